@@ -1,0 +1,5 @@
+"""``python -m autosell_rmq``."""
+
+from autosell_rmq.cli import main
+
+main()

@@ -1,0 +1,18 @@
+"""Bytes on the wire: JSON payloads, replies and the dead letter's envelope."""
+
+from autosell_rmq.codec.dead_letter import DeadLetterReason, Envelope, envelope, restore
+from autosell_rmq.codec.json import decode, encode, rejects_non_finite
+from autosell_rmq.codec.reply import error_reply, parse_reply, success_reply
+
+__all__ = [
+    "DeadLetterReason",
+    "Envelope",
+    "decode",
+    "encode",
+    "envelope",
+    "error_reply",
+    "parse_reply",
+    "rejects_non_finite",
+    "restore",
+    "success_reply",
+]

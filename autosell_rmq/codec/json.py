@@ -1,0 +1,64 @@
+"""JSON, strictly: UTF-8 without a BOM, finite numbers, at most 200 levels deep."""
+
+from __future__ import annotations
+
+import json as standard
+import math
+import re
+
+import pydantic_core
+
+from autosell_rmq.exceptions import DecodeError, EncodeError, MessageTooLarge
+
+# pydantic_core reads 1e999 as infinity. Only numbers that could be that large are looked at twice.
+_PERHAPS_INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{200}")
+# What pydantic_core writes for a float that JSON does not have; in a string it does no harm.
+_PERHAPS_NON_FINITE = re.compile(rb"NaN|Infinity")
+
+
+def encode(value: object, *, limit: int) -> bytes:
+    """Write `value` (dicts, lists, pydantic models, dataclasses, datetimes, UUIDs, Decimals, …) as JSON.
+
+    Raises:
+        EncodeError: JSON has no form for it: an unknown type, NaN or infinity, a cycle, bytes not UTF-8.
+        MessageTooLarge: it takes more than `limit` bytes.
+    """
+    try:
+        body = pydantic_core.to_json(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise EncodeError(f"cannot be written as JSON: {error}") from None
+    if len(body) > limit:
+        raise MessageTooLarge(f"the body takes {len(body)} bytes; the limit is {limit} (max_body_bytes)")
+    if _PERHAPS_NON_FINITE.search(body) is not None:
+        try:
+            pydantic_core.from_json(body, allow_inf_nan=False)
+        except ValueError:
+            raise EncodeError("cannot be written as JSON: NaN and infinity have no form in it") from None
+    return body
+
+
+def decode(body: bytes) -> object:
+    """Read a body.
+
+    Raises:
+        DecodeError: it is no JSON in the sense of this module.
+    """
+    try:
+        value: object = pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise DecodeError(str(error)) from None
+    rejects_non_finite(body)
+    return value
+
+
+def rejects_non_finite(body: bytes) -> None:
+    """Raise `DecodeError` if a number of a valid JSON `body` is too large for a float."""
+    if _PERHAPS_INFINITE.search(body) is not None:
+        standard.loads(body, parse_float=_finite, parse_int=str)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise DecodeError(f"the number {number[:40]} is too large for a float")
+    return value

@@ -1,0 +1,33 @@
+"""What can be set, with its defaults and limits; a wrong value is refused here, by name."""
+
+from autosell_rmq.config.handler import (
+    Binding,
+    HandlerKwargs,
+    HandlerOptions,
+    IdempotencyKey,
+    QueueKwargs,
+    default_dlq,
+)
+from autosell_rmq.config.settings import (
+    SETTING_NAMES,
+    Settings,
+    SettingsKwargs,
+    SharedKwargs,
+    from_environment,
+)
+from autosell_rmq.config.url import BrokerURL
+
+__all__ = [
+    "SETTING_NAMES",
+    "Binding",
+    "BrokerURL",
+    "HandlerKwargs",
+    "HandlerOptions",
+    "IdempotencyKey",
+    "QueueKwargs",
+    "Settings",
+    "SettingsKwargs",
+    "SharedKwargs",
+    "default_dlq",
+    "from_environment",
+]

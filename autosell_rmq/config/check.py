@@ -1,0 +1,46 @@
+"""The checks that settings share: each raises one line that names the setting and the value."""
+
+from __future__ import annotations
+
+import math
+
+from autosell_rmq.exceptions import ConfigError
+
+_MAX_NAME = 255  # bytes; a short string of AMQP 0-9-1
+
+
+def whole(name: str, value: object, *, least: int = 0, most: int | None = None) -> None:
+    """Refuse what is not an int from `least` to `most`."""
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or value < least
+        or (most is not None and value > most)
+    ):
+        limit = f"from {least} to {most}" if most is not None else f">= {least}"
+        raise ConfigError(f"{name}={value!r}: expected a whole number {limit}")
+
+
+def seconds(name: str, value: object, *, above: float = 0.0) -> None:
+    """Refuse what is not a finite number of seconds over `above`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not value > above:  # type: ignore[operator]
+        raise ConfigError(f"{name}={value!r}: expected a number of seconds > {above:g}")
+
+
+def entity_name(name: str, value: object) -> None:
+    """Refuse what RabbitMQ cannot take as the name of a queue or an exchange."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name}={value!r}: expected a non-empty string")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name}={value!r}: not valid Unicode") from None
+    if size > _MAX_NAME:
+        raise ConfigError(f"{name}: {size} bytes long, RabbitMQ takes names of up to {_MAX_NAME} bytes")
+
+
+def one_of(name: str, value: object, *allowed: object) -> None:
+    """Refuse what is not among `allowed`."""
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")

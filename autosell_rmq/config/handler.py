@@ -1,0 +1,151 @@
+"""What can be said per handler: its queue, its retries, its bindings, its idempotency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypedDict, Unpack
+
+from autosell_rmq.config.check import entity_name, one_of, seconds, whole
+from autosell_rmq.config.settings import Settings
+from autosell_rmq.exceptions import ConfigError
+from autosell_rmq.message import NO_HEADERS, Headers, Message
+
+type IdempotencyKey = Literal["correlation_id", "message_id"] | Callable[[Message], str | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Events of an exchange that come to a handler's queue: ``Binding("events", "order.*")``."""
+
+    exchange: str
+    routing_key: str = "#"
+    exchange_type: Literal["topic", "direct", "fanout", "headers"] = "topic"
+    arguments: Headers = field(default=NO_HEADERS, hash=False)
+
+    def __post_init__(self) -> None:
+        entity_name("Binding(exchange)", self.exchange)
+        if len(str(self.routing_key).encode()) > 255:
+            raise ConfigError(
+                f"Binding(routing_key={self.routing_key!r}): expected a string of up to 255 bytes"
+            )
+        one_of("Binding(exchange_type)", self.exchange_type, "topic", "direct", "fanout", "headers")
+
+
+class QueueKwargs(TypedDict, total=False):
+    """The options that only a handler has; `HandlerOptions` says what each means."""
+
+    timeout: float
+    bind: Binding | Sequence[Binding]
+    declare: bool
+    max_priority: int
+    single_active_consumer: bool
+    consumer_priority: int
+    arguments: Mapping[str, Any]
+    idempotency_key: IdempotencyKey
+    on_conflict: Literal["first_result", "reject"]
+    accept_replies: bool
+
+
+class HandlerKwargs(QueueKwargs, total=False):
+    """The keyword options of ``@rmq.handler(queue, …)``; those below override the app's `Settings`."""
+
+    dlq: str
+    max_retries: int
+    prefetch: int
+    retry_delay: float
+    max_retry_delay: float
+    queue_type: Literal["quorum", "classic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerOptions:
+    """One handler's options, complete.
+
+    Attributes:
+        queue: the queue it consumes.
+        dlq: where its dead letters go; by default ``<queue>_dlq``.
+        timeout: seconds that one run may take.
+        bind: events that come to the queue.
+        declare: False takes the queue and its DLQ as they stand, whatever their arguments.
+        max_priority: declares a priority queue; on quorum queues RabbitMQ can since 4.3.
+        consumer_priority: the broker prefers the consumers with the higher one.
+        arguments: further queue arguments (``x-…``), which win over ours.
+        idempotency_key: which id makes two messages duplicates: by default the correlation id, with
+            `bind` the message id; either falls back on the other. A callable makes its own; None is off.
+        on_conflict: what an id gets that was used before with another body.
+        accept_replies: also handle messages of type ``reply``, which are refused otherwise.
+    """
+
+    queue: str
+    dlq: str
+    max_retries: int
+    prefetch: int
+    timeout: float
+    retry_delay: float
+    max_retry_delay: float
+    queue_type: Literal["quorum", "classic"]
+    bind: tuple[Binding, ...] = ()
+    declare: bool = True
+    max_priority: int | None = None
+    single_active_consumer: bool = False
+    consumer_priority: int | None = None
+    arguments: Headers = field(default=NO_HEADERS, hash=False)
+    idempotency_key: IdempotencyKey = "correlation_id"
+    on_conflict: Literal["first_result", "reject"] = "first_result"
+    accept_replies: bool = False
+
+    def __post_init__(self) -> None:
+        entity_name("queue", self.queue)
+        entity_name("dlq", self.dlq)
+        if self.queue == self.dlq:
+            raise ConfigError(
+                f"queue and dlq are both {self.queue!r}: a dead letter needs a queue of its own"
+            )
+        whole("max_retries", self.max_retries)
+        whole("prefetch", self.prefetch, least=1, most=65_535)
+        seconds("timeout", self.timeout)
+        seconds("retry_delay", self.retry_delay)
+        seconds("max_retry_delay", self.max_retry_delay)
+        one_of("queue_type", self.queue_type, "quorum", "classic")
+        one_of("on_conflict", self.on_conflict, "first_result", "reject")
+        if self.max_priority is not None:
+            whole("max_priority", self.max_priority, least=1, most=255)
+        if not (self.idempotency_key is None or callable(self.idempotency_key)):
+            one_of("idempotency_key", self.idempotency_key, "correlation_id", "message_id")
+        for binding in self.bind:
+            if not isinstance(binding, Binding):
+                raise ConfigError(f"bind={binding!r}: expected Binding(exchange, routing_key)")
+
+    @classmethod
+    def resolve(cls, queue: str, settings: Settings, **given: Unpack[HandlerKwargs]) -> HandlerOptions:
+        """Complete what was `given` for a handler from the `settings`."""
+        unknown = given.keys() - _NAMES
+        if unknown:
+            raise ConfigError(
+                f"handler({queue!r}): unknown option {', '.join(sorted(unknown))};"
+                f" known are {', '.join(sorted(_NAMES))}"
+            )
+        options: dict[str, Any] = {
+            "dlq": default_dlq(queue),
+            "max_retries": settings.max_retries,
+            "prefetch": settings.prefetch,
+            "timeout": settings.handler_timeout,
+            "retry_delay": settings.retry_delay,
+            "max_retry_delay": max(settings.max_retry_delay, given.get("retry_delay", 0.0)),
+            "queue_type": settings.queue_type,
+            **given,
+        }
+        bind = options.pop("bind", ())
+        options["bind"] = (bind,) if isinstance(bind, Binding) else tuple(bind)
+        if options["bind"]:
+            options.setdefault("idempotency_key", "message_id")
+        return cls(queue=queue, **options)
+
+
+def default_dlq(queue: str) -> str:
+    """The DLQ of a queue whose DLQ is not named."""
+    return f"{queue}_dlq"
+
+
+_NAMES = frozenset(f.name for f in fields(HandlerOptions)) - {"queue"}

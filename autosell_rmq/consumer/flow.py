@@ -1,0 +1,42 @@
+"""Whether handlers may start: held while outcomes cannot be published or the store does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Flow:
+    """A gate in front of every handler of an app. Prefetch bounds what waits at it."""
+
+    def __init__(self) -> None:
+        self._holds: dict[object, str] = {}
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is held; empty while it is open."""
+        return tuple(self._holds.values())
+
+    @property
+    def is_open(self) -> bool:
+        return self._open.is_set()
+
+    def hold(self, holder: object, reason: str) -> None:
+        """Start nothing until `holder` releases it."""
+        self._holds[holder] = reason
+        self._open.clear()
+
+    def release(self, holder: object) -> None:
+        """Take the hold of `holder` back, if there is one."""
+        if self._holds.pop(holder, None) is not None and not self._holds:
+            self._open.set()
+
+    def hold_for(self, seconds: float, holder: object, reason: str) -> None:
+        """Hold it for a while."""
+        self.hold(holder, reason)
+        asyncio.get_running_loop().call_later(seconds, self.release, holder)
+
+    async def wait(self) -> None:
+        """Return when it is open."""
+        await self._open.wait()

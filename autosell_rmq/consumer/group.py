@@ -1,0 +1,136 @@
+"""The consumers of one app: started together, drained together under one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from autosell_rmq.broker import Broker
+from autosell_rmq.config import HandlerOptions, Settings
+from autosell_rmq.consumer.consumer import Consumer
+from autosell_rmq.consumer.flow import Flow
+from autosell_rmq.consumer.settlement import Settlement
+from autosell_rmq.exceptions import BrokerError
+from autosell_rmq.idempotency import IdempotencyStore
+from autosell_rmq.message import MessageProducer, SyncMessageProducer
+from autosell_rmq.middleware import Middleware
+from autosell_rmq.pipeline import Handler, Pipeline, Statistics, Surroundings, ThreadPool
+
+logger = logging.getLogger(__name__)
+
+_MOST_THREADS = 8
+_STATISTICS_EVERY = 60.0  # seconds
+
+
+class ConsumerGroup:
+    """What an app consumes. Single use: a new one is made for each start.
+
+    Attributes:
+        statistics: the counters of all its queues.
+        flow: whether handlers may start, and if not, why.
+        lost: done with the reason once a consumer has ended by itself.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        handlers: Sequence[tuple[Handler | None, HandlerOptions]],
+        *,
+        settings: Settings,
+        store: IdempotencyStore,
+        statistics: Statistics,
+        middleware: Sequence[Middleware] = (),
+        producer: MessageProducer | None = None,
+        sync_producer: SyncMessageProducer | None = None,
+    ) -> None:
+        self._broker = broker
+        self._handlers = handlers
+        self._settings = settings
+        self._store = store
+        self._middleware = middleware
+        self._producer = producer
+        self._sync_producer = sync_producer
+        self._consumers: list[Consumer] = []
+        self._threads = ThreadPool(settings.threads or _threads(handlers))
+        self._reported = ""
+        self._report: asyncio.TimerHandle | None = None
+        self.statistics = statistics
+        self.flow = Flow()
+        self.lost: asyncio.Future[BrokerError] = asyncio.get_running_loop().create_future()
+
+    @property
+    def in_hand(self) -> int:
+        """Deliveries that are not settled."""
+        return sum(consumer.in_hand for consumer in self._consumers)
+
+    async def start(self) -> None:
+        """Open the store and start every consumer; on a failure none is left running."""
+        await self._store.open()
+        if not self._store.durable:
+            logger.warning(
+                "idempotency is kept in this process's memory: a duplicate is recognised neither after a"
+                " restart nor by another process (pass store=RedisStore(…) for that)"
+            )
+        around = Surroundings(
+            settings=self._settings,
+            store=self._store,
+            threads=self._threads,
+            statistics=self.statistics,
+            vhost=self._broker.vhost,
+            now=self._broker.now,
+            middleware=self._middleware,
+            producer=self._producer,
+            sync_producer=self._sync_producer,
+        )
+        settlement = Settlement(
+            self._broker, self._settings, self.statistics, self.flow, not_reply_to=self._own_queues()
+        )
+        try:
+            for handler, options in self._handlers:
+                pipeline = Pipeline(handler, options, around)
+                consumer = Consumer(self._broker, options, pipeline, settlement, self.flow, self._on_lost)
+                await consumer.start()
+                self._consumers.append(consumer)
+            self._report_statistics()
+        except BaseException:
+            await self.drain(0)
+            raise
+
+    async def drain(self, timeout: float) -> None:
+        """Cancel the consumers, give back what is unstarted, let handlers finish for `timeout` seconds."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        if self.in_hand:
+            logger.info("draining: %d messages in hand, up to %g s", self.in_hand, timeout)
+        # One after the other would let the later consumers start handlers meanwhile.
+        await asyncio.gather(*(consumer.cancel() for consumer in self._consumers))
+        self._threads.stop()
+        await asyncio.gather(*(consumer.drain(deadline) for consumer in self._consumers))
+        if self._report is not None:
+            self._report.cancel()
+        self._log_statistics()
+
+    def _report_statistics(self) -> None:
+        """Now and then, while something happens."""
+        if self._report is not None:
+            self._log_statistics()
+        self._report = asyncio.get_running_loop().call_later(_STATISTICS_EVERY, self._report_statistics)
+
+    def _log_statistics(self) -> None:
+        current = str(self.statistics)
+        if current != self._reported:
+            self._reported = current
+            logger.info("idempotency and handling statistics: %s", current)
+
+    def _own_queues(self) -> list[str]:
+        return [name for _, options in self._handlers for name in (options.queue, options.dlq)]
+
+    def _on_lost(self, error: BrokerError) -> None:
+        if not self.lost.done():
+            self.lost.set_result(error)
+
+
+def _threads(handlers: Sequence[tuple[Handler | None, HandlerOptions]]) -> int:
+    """Threads for sync handlers: what may be in hand at once, within reason."""
+    in_hand = sum(options.prefetch for handler, options in handlers if handler and not handler.is_async)
+    return min(max(in_hand, 1), _MOST_THREADS)

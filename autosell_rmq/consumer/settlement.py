@@ -1,0 +1,163 @@
+"""The one place that acks: each outcome is published and confirmed first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from autosell_rmq.broker import Broker, Delivery
+from autosell_rmq.codec import DeadLetterReason
+from autosell_rmq.config import Settings
+from autosell_rmq.consumer import publications
+from autosell_rmq.consumer.flow import Flow
+from autosell_rmq.exceptions import BrokerError, ConfigError, EncodeError, PublishUnroutable
+from autosell_rmq.message import NO_HEADERS, REPLY_TYPE, Message, Publication, printable
+from autosell_rmq.pipeline import DeadLetter, Done, Later, Outcome, Recount, Statistics
+from autosell_rmq.topology import delay_hop, is_delay_name, next_hop
+
+logger = logging.getLogger(__name__)
+
+
+class Settlement:
+    """Settles the deliveries of one app.
+
+    A failed publish of an outcome is tried again with back-off, for as long as it takes; meanwhile the
+    delivery stays unacked and the `Flow` is held, so that no further handler starts.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: Settings,
+        statistics: Statistics,
+        flow: Flow,
+        *,
+        not_reply_to: Iterable[str] = (),
+    ) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._statistics = statistics
+        self._flow = flow
+        self._not_reply_to = frozenset(not_reply_to)
+        self._hops: set[int] = set()
+
+    async def settle(self, delivery: Delivery, outcome: Outcome, dlq: str) -> None:
+        """Publish what the outcome asks for, then ack.
+
+        Raises:
+            DeliveryLost: the broker will deliver the message again.
+            asyncio.CancelledError: the delivery is not settled.
+        """
+        message = delivery.message
+        match outcome:
+            case Done():
+                await self._reply(message, publications.success(message, outcome))
+            case Later():
+                if not await self._delay(message, outcome, dlq):
+                    return await self.settle(delivery, _cannot_copy(outcome), dlq)
+            case Recount():
+                copy = publications.recounted(message, outcome, now=self._broker.now())
+                await self._confirmed(copy, f"the recount of a message of {message.queue!r}")
+            case DeadLetter():
+                await self._bury(message, outcome, dlq)
+                await self._reply(message, publications.failure(message, outcome))
+        await delivery.ack()
+        return None
+
+    async def _reply(self, message: Message, reply: Publication) -> None:
+        address = message.reply_to
+        if not address:
+            return
+        if address in self._not_reply_to or is_delay_name(address):
+            self._statistics.replies_refused += 1
+            logger.warning(
+                "queue %s: no reply is sent to reply_to=%s: it is a queue of this app",
+                message.queue,
+                printable(address),
+            )
+            return
+        try:
+            await self._confirmed(reply, f"a reply to {printable(address)}")
+        except PublishUnroutable:
+            self._statistics.replies_lost += 1
+            logger.warning(
+                "queue %s: nobody waits at reply_to=%s any more (correlation_id=%s)",
+                message.queue,
+                printable(address),
+                printable(message.correlation_id),
+            )
+        else:
+            self._statistics.replies += 1
+            logger.info("reply sent to %s, correlation_id=%s", address, printable(message.correlation_id))
+
+    async def _delay(self, message: Message, outcome: Later, dlq: str) -> bool:
+        """Copy to the delay line; False where AMQP cannot carry the copy."""
+        now = self._broker.now()
+        copy = publications.delayed(message, outcome, now=now)
+        try:
+            await self._confirmed(
+                copy, f"the delay of a message of {message.queue!r}", hop=next_hop(outcome.due - now)
+            )
+        except EncodeError as error:
+            logger.error("queue %s: a message cannot be copied: %s", message.queue, error)  # noqa: TRY400
+            return False
+        if outcome.why == "retry":
+            self._statistics.retried += 1
+            logger.info(
+                "queue %s: attempt %d in %.1f s, correlation_id=%s",
+                message.queue,
+                outcome.attempt,
+                max(outcome.due - now, 0),
+                printable(message.correlation_id),
+            )
+        return True
+
+    async def _bury(self, message: Message, outcome: DeadLetter, dlq: str) -> None:
+        letter = publications.dead_letter(message, outcome, dlq, limit=self._settings.max_body_bytes)
+        what = f"a dead letter to {dlq!r}"
+        try:
+            await self._confirmed(letter, what)
+        except EncodeError:  # the sender's headers do not fit any more beside the reason
+            letter = publications.raw_dead_letter(message, outcome, dlq, headers=NO_HEADERS)
+            await self._confirmed(letter, what)
+        self._statistics.dead_lettered += 1
+        logger.warning(
+            "queue %s: message moved to %s (%s): %s; correlation_id=%s",
+            message.queue,
+            dlq,
+            outcome.reason.value,
+            printable(outcome.detail),
+            printable(message.correlation_id),
+        )
+
+    async def _confirmed(self, publication: Publication, what: str, *, hop: int | None = None) -> None:
+        """Publish until it is confirmed; a reply that nobody takes is the caller's to judge."""
+        wait = self._settings.backoff
+        is_reply = publication.properties.type == REPLY_TYPE
+        while True:
+            try:
+                if hop is not None and hop not in self._hops:
+                    await self._broker.declare(delay_hop(hop))
+                    self._hops.add(hop)
+                await self._broker.publish(publication, timeout=self._settings.publish_timeout)
+            except (BrokerError, ConfigError) as error:
+                if is_reply and isinstance(error, PublishUnroutable):
+                    raise
+                if hop is not None:
+                    self._hops.discard(hop)  # it may have been deleted: declared again before the next try
+                self._flow.hold(self, f"{what} failed: {error}")
+                logger.error("%s failed, the next try is in %.1f s: %s", what, wait, error)  # noqa: TRY400
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, self._settings.max_backoff)
+            else:
+                self._flow.release(self)
+                return
+
+
+def _cannot_copy(outcome: Later) -> DeadLetter:
+    return DeadLetter(
+        reason=DeadLetterReason.UNHANDLED_EXCEPTION,
+        detail=outcome.detail or "the message cannot be copied to the delay line",
+        attempts=outcome.attempt - 1,
+    )

@@ -1,0 +1,21 @@
+"""Effects once: a key per request, and stores that remember what each key ended in."""
+
+from autosell_rmq.idempotency.key import fingerprint, idempotency_key
+from autosell_rmq.idempotency.lease import Claim, LeaseStore
+from autosell_rmq.idempotency.memory import MemoryStore
+from autosell_rmq.idempotency.redis import RedisStore
+from autosell_rmq.idempotency.store import Abandoned, Call, IdempotencyStore, Record, Stored
+
+__all__ = [
+    "Abandoned",
+    "Call",
+    "Claim",
+    "IdempotencyStore",
+    "LeaseStore",
+    "MemoryStore",
+    "Record",
+    "RedisStore",
+    "Stored",
+    "fingerprint",
+    "idempotency_key",
+]

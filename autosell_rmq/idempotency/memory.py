@@ -1,0 +1,177 @@
+"""The default store: results kept in this process, for its lifetime, within bounds."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from autosell_rmq.config.check import seconds, whole
+from autosell_rmq.exceptions import InProgress
+from autosell_rmq.idempotency.store import Abandoned, Call, Record, Stored
+
+logger = logging.getLogger(__name__)
+
+_OVERHEAD = 512  # bytes that Python's objects and dicts take per entry, beside the text; measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    data: bytes
+    fingerprint: str
+    expires: float
+    size: int
+
+
+class MemoryStore:
+    """Remembers results in this process only: a restart, or a second process, knows nothing of them.
+
+    A key is forgotten `ttl` seconds after its result, or earlier when a bound is reached: then the result
+    that was asked for longest ago goes first. What is being handled is never forgotten; when it alone fills
+    the store, new keys are refused with `InProgress`, so that they wait in the delay line. A duplicate that
+    comes after its key was forgotten runs the handler again.
+
+    A single result too large for `max_bytes` is returned and not remembered, with a warning in the log: to
+    fail instead would repeat an effect that has happened, and to keep it would break the bound. Keep
+    `max_bytes` well above the largest result (the default is four times the largest body).
+
+    Belongs to one event loop; claims are atomic because nothing is awaited between look and claim.
+
+    Args:
+        ttl: seconds that a result is kept.
+        lease: seconds that a key stays claimed when its handler was abandoned in a thread (`Abandoned`).
+        max_entries: keys known at once, those being handled included.
+        max_bytes: size of all entries, with an estimate of what Python itself needs for each.
+        clock: monotonic seconds.
+    """
+
+    durable = False
+
+    def __init__(
+        self,
+        *,
+        ttl: float = 3600.0,
+        lease: float = 60.0,
+        max_entries: int = 10_000,
+        max_bytes: int = 64 * 1024 * 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        seconds("ttl", ttl)
+        seconds("lease", lease)
+        whole("max_entries", max_entries, least=1)
+        whole("max_bytes", max_bytes, least=1)
+        self._ttl = ttl
+        self._lease = lease
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._processing: dict[str, str] = {}
+        self._processing_size = 0
+        self._abandoned: OrderedDict[str, float] = OrderedDict()  # of those the end of the claim, first first
+        self._done: OrderedDict[str, _Result] = OrderedDict()  # least recently used first
+        self._done_size = 0
+        self._oldest: OrderedDict[str, None] = OrderedDict()  # the keys of _done, first to expire first
+
+    @property
+    def entries(self) -> int:
+        """How many keys are known now."""
+        return len(self._processing) + len(self._done)
+
+    @property
+    def size(self) -> int:
+        """The bytes counted against `max_bytes` now."""
+        return self._processing_size + self._done_size
+
+    async def open(self) -> None:
+        """Nothing to connect to."""
+
+    async def close(self) -> None:
+        """Keeps what is known: the store may be opened again."""
+
+    async def run_once(self, key: str, fingerprint: str, call: Call) -> Stored:
+        """Run `call` unless `key` is done already; see `IdempotencyStore.run_once`.
+
+        Raises:
+            InProgress: the key is being handled, or the store is full of keys that are.
+        """
+        self._forget_expired()
+        if (done := self._done.get(key)) is not None:
+            self._done.move_to_end(key)
+            return Stored(data=done.data, fingerprint=done.fingerprint, duplicate=True)
+        self._claim(key, fingerprint)
+        try:
+            data = await call.run()
+        except Abandoned:
+            self._abandoned[key] = self._clock() + self._lease
+            raise
+        except BaseException:
+            self._release(key)
+            raise
+        self._release(key)
+        self._remember(key, fingerprint, data)
+        return Stored(data=data, fingerprint=fingerprint, duplicate=False)
+
+    async def lookup(self, key: str) -> Record | None:
+        """What is known of `key`; looking does not count as use."""
+        self._forget_expired()
+        if (done := self._done.get(key)) is not None:
+            left = dt.timedelta(seconds=done.expires - self._clock())
+            expires_at = dt.datetime.now(dt.UTC) + left
+            return Record(state="done", fingerprint=done.fingerprint, data=done.data, expires_at=expires_at)
+        if (fingerprint := self._processing.get(key)) is not None:
+            return Record(state="processing", fingerprint=fingerprint)
+        return None
+
+    def _claim(self, key: str, fingerprint: str) -> None:
+        if key in self._processing:
+            raise InProgress(f"{key} is being handled")
+        size = _size(key, fingerprint)
+        if not self._make_room(size):
+            raise InProgress(f"the store is full: {len(self._processing)} keys are being handled")
+        self._processing[key] = fingerprint
+        self._processing_size += size
+
+    def _release(self, key: str) -> None:
+        self._processing_size -= _size(key, self._processing.pop(key))
+
+    def _remember(self, key: str, fingerprint: str, data: bytes) -> None:
+        size = _size(key, fingerprint) + len(data)
+        if not self._make_room(size):
+            logger.warning(
+                "the result of %s takes %d bytes and does not fit into max_bytes=%d: it is not remembered,"
+                " a duplicate will run again",
+                key,
+                size,
+                self._max_bytes,
+            )
+            return
+        self._done[key] = _Result(data, fingerprint, self._clock() + self._ttl, size)
+        self._oldest[key] = None
+        self._done_size += size
+
+    def _make_room(self, size: int) -> bool:
+        """Forget results until one more entry of `size` fits; False, and nothing forgotten, if it cannot."""
+        if size > self._max_bytes - self._processing_size or len(self._processing) >= self._max_entries:
+            return False
+        while self.entries >= self._max_entries or self.size + size > self._max_bytes:
+            self._forget(next(iter(self._done)))
+        return True
+
+    def _forget_expired(self) -> None:
+        now = self._clock()
+        while self._oldest and self._done[key := next(iter(self._oldest))].expires <= now:
+            self._forget(key)
+        while self._abandoned and self._abandoned[key := next(iter(self._abandoned))] <= now:
+            del self._abandoned[key]
+            self._release(key)
+
+    def _forget(self, key: str) -> None:
+        self._done_size -= self._done.pop(key).size
+        del self._oldest[key]
+
+
+def _size(key: str, fingerprint: str) -> int:
+    return _OVERHEAD + len(key) + len(fingerprint)

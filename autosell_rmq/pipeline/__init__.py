@@ -1,0 +1,23 @@
+"""From a message to its outcome: checks, idempotency, middleware, handler. It decides and never settles."""
+
+from autosell_rmq.pipeline.execution import Execution, Surroundings
+from autosell_rmq.pipeline.handler import Handler
+from autosell_rmq.pipeline.outcome import DeadLetter, Done, Later, Outcome, Recount
+from autosell_rmq.pipeline.process import Pipeline
+from autosell_rmq.pipeline.statistics import Statistics
+from autosell_rmq.pipeline.threads import NotStarted, ThreadPool
+
+__all__ = [
+    "DeadLetter",
+    "Done",
+    "Execution",
+    "Handler",
+    "Later",
+    "NotStarted",
+    "Outcome",
+    "Pipeline",
+    "Recount",
+    "Statistics",
+    "Surroundings",
+    "ThreadPool",
+]

@@ -1,0 +1,232 @@
+"""The order of things: limits, decoding, due time, idempotency, middleware, handler, result."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from types import TracebackType
+
+from autosell_rmq.codec import DeadLetterReason
+from autosell_rmq.config import HandlerOptions
+from autosell_rmq.exceptions import DecodeError, HandlerDecision, InProgress, LeaseLost, StoreError
+from autosell_rmq.idempotency import Call, Stored, fingerprint, idempotency_key
+from autosell_rmq.message import (
+    ATTEMPT,
+    DELIVERIES,
+    DUE,
+    REPLY_TYPE,
+    RETRY_COUNT,
+    Message,
+    header_bytes,
+    int_header,
+    printable,
+)
+from autosell_rmq.pipeline.decide import Expired, after_busy, after_failure, described
+from autosell_rmq.pipeline.execution import Execution, Surroundings
+from autosell_rmq.pipeline.handler import Handler, InvalidMessage
+from autosell_rmq.pipeline.outcome import DeadLetter, Done, Later, Outcome, Recount
+from autosell_rmq.pipeline.threads import NotStarted
+from autosell_rmq.retry import RetryPolicy
+from autosell_rmq.topology import DUE_TOLERANCE
+
+logger = logging.getLogger(__name__)
+
+DELIVERY_LIMIT = 20  # deliveries without an outcome; the broker's own net is at 50
+
+
+class Pipeline:
+    """Turns each message of one queue into its outcome."""
+
+    def __init__(self, handler: Handler | None, options: HandlerOptions, around: Surroundings) -> None:
+        self._execution = Execution(handler, options, around) if handler is not None else None
+        self._options = options
+        self._around = around
+        self._policy = RetryPolicy(
+            max_retries=options.max_retries, delay=options.retry_delay, max_delay=options.max_retry_delay
+        )
+        self._running: dict[str, asyncio.Future[None]] = {}
+
+    async def process(self, message: Message) -> Outcome:
+        """Handle one message.
+
+        Raises:
+            NotStarted: it was withdrawn before a thread took it up.
+            asyncio.CancelledError: the caller was cancelled, and with it the handler; nothing is remembered.
+            Abandoned: the same, but a thread still runs the handler.
+        """
+        attempt = self._attempt(message)
+        try:
+            return self._refused(message, attempt) or await self._handled(message, attempt)
+        except NotStarted:
+            raise
+        except StoreError as error:
+            return self._not_now(message, attempt, error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled this task: the handler let somebody else's cancellation through.
+            return self._failed(message, attempt, error)
+        except Exception as error:  # noqa: BLE001 - every failure becomes an outcome
+            return self._failed(message, attempt, error)
+
+    def _attempt(self, message: Message) -> int:
+        """Which attempt this is; the headers are anybody's word, so at most the last one."""
+        headers = message.headers
+        most = self._options.max_retries + 1
+        return max(
+            1, int_header(headers, ATTEMPT, 1, most=most), int_header(headers, RETRY_COUNT, most=most - 1) + 1
+        )
+
+    def _refused(self, message: Message, attempt: int) -> Outcome | None:
+        """What is settled without looking into the body."""
+        settings = self._around.settings
+        counted = message.delivery_count
+        deliveries = counted if counted is not None else int_header(message.headers, DELIVERIES)
+
+        def dead(reason: DeadLetterReason, detail: str) -> DeadLetter:
+            return DeadLetter(reason=reason, detail=detail, attempts=attempt - 1)
+
+        if deliveries >= DELIVERY_LIMIT:
+            return dead(DeadLetterReason.DELIVERY_LIMIT, f"{deliveries} deliveries ended without an outcome")
+        if message.redelivered and counted is None:
+            return Recount(deliveries=deliveries + 1)
+        if len(message.body) > settings.max_body_bytes:
+            size = f"the body takes {len(message.body)} bytes, the limit is {settings.max_body_bytes}"
+            return dead(DeadLetterReason.TOO_LARGE, size)
+        if message.headers and (size_of := header_bytes(message.headers)) > settings.max_header_bytes:
+            size = f"the headers take {size_of} bytes, the limit is {settings.max_header_bytes}"
+            return dead(DeadLetterReason.TOO_LARGE, size)
+        if self._execution is None:
+            return dead(DeadLetterReason.NO_HANDLER, "")
+        if message.properties.type == REPLY_TYPE and not self._options.accept_replies:
+            return dead(DeadLetterReason.REJECTED, "a reply came to a queue of requests (type=reply)")
+        return None
+
+    async def _handled(self, message: Message, attempt: int) -> Outcome:
+        around, execution = self._around, self._execution
+        assert execution is not None  # or it was refused
+        arguments = execution.arguments(message)
+        due = int_header(message.headers, DUE) / 1000
+        if due - around.now() > DUE_TOLERANCE:
+            return Later(due=due, why="not_due", attempt=attempt)
+        key = self._key(message)
+        context = replace(
+            message,
+            attempt=attempt,
+            idempotency_key=key,
+            producer=around.producer,
+            sync_producer=around.sync_producer,
+        )
+        call = execution.call(context, arguments)
+        if key is None:
+            around.statistics.without_id += 1
+            data = await call.run()
+            around.statistics.handled += 1
+            logger.info("queue %s: handled, without an id", message.queue)
+            return Done(data=data)
+        mine = fingerprint(message.body)
+        stored = await self._once(key, mine, call)
+        if not stored.duplicate:
+            around.statistics.handled += 1
+            logger.info(
+                "queue %s: handled, correlation_id=%s", message.queue, printable(message.correlation_id)
+            )
+            return Done(data=stored.data)
+        logger.info(
+            "queue %s: a duplicate, answered with the stored result, correlation_id=%s",
+            message.queue,
+            printable(message.correlation_id),
+        )
+        around.statistics.duplicates += 1
+        return self._duplicate(stored, mine, attempt)
+
+    def _duplicate(self, stored: Stored, fingerprint_: str, attempt: int) -> Outcome:
+        conflict = stored.fingerprint != fingerprint_
+        if conflict:
+            self._around.statistics.conflicts += 1
+            logger.warning("queue %s: an id came again with another body", self._options.queue)
+            if self._options.on_conflict == "reject":
+                return DeadLetter(
+                    reason=DeadLetterReason.REJECTED,
+                    detail="the id was used before with another body",
+                    attempts=attempt - 1,
+                )
+        return Done(data=stored.data, duplicate=True, conflict=conflict)
+
+    def _key(self, message: Message) -> str | None:
+        source = self._options.idempotency_key
+        match source:
+            case None:
+                return None
+            case "correlation_id":
+                identity = message.correlation_id or message.message_id
+            case "message_id":
+                identity = message.message_id or message.correlation_id
+            case _:
+                identity = source(message)
+        if not identity:
+            return None
+        return idempotency_key(self._around.vhost, self._options.queue, identity)
+
+    async def _once(self, key: str, mine: str, call: Call) -> Stored:
+        """The store's `run_once`; a twin in this very process is waited for before the store is asked."""
+        give_up = asyncio.get_running_loop().time() + self._around.settings.busy_timeout
+        while (twin := self._running.get(key)) is not None:
+            left = give_up - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise InProgress("a duplicate is being handled by this process")
+            await asyncio.wait([twin], timeout=left)
+        self._running[key] = over = asyncio.get_running_loop().create_future()
+        try:
+            return await self._around.store.run_once(key, mine, call)
+        finally:
+            del self._running[key]
+            over.set_result(None)
+
+    def _not_now(self, message: Message, attempt: int, error: StoreError) -> Later:
+        now = self._around.now()
+        if isinstance(error, InProgress | LeaseLost):
+            self._around.statistics.busy += 1
+            return after_busy(message, attempt=attempt, now=now, why="busy", detail=str(error))
+        logger.error("the idempotency store does not answer: %s", error)
+        return after_busy(message, attempt=attempt, now=now, why="store", detail=str(error))
+
+    def _shown(self, text: str) -> str:
+        redact = self._around.settings.redact
+        if redact is None:
+            return text
+        try:
+            return redact(text)
+        except Exception:  # noqa: BLE001 - nothing is shown rather than too much
+            return "(the redact function failed)"
+
+    def _failed(self, message: Message, attempt: int, error: BaseException) -> Later | DeadLetter:
+        outcome = after_failure(message, error, attempt=attempt, policy=self._policy, now=self._around.now())
+        text = described(error)
+        shown = self._shown(text)
+        if shown != text:
+            outcome = replace(outcome, detail=self._shown(outcome.detail))
+        last = isinstance(outcome, DeadLetter)
+        expected = isinstance(error, HandlerDecision | DecodeError | InvalidMessage | Expired)
+        logger.log(
+            logging.ERROR if last else logging.WARNING,
+            "queue %s: attempt %d of %d failed: %s",
+            self._options.queue,
+            attempt,
+            self._options.max_retries + 1,
+            printable(shown),
+            exc_info=None if expected or not last or shown != text else _from_user_code(error),
+        )
+        return outcome
+
+
+def _from_user_code(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """The error with the traceback of the handler, without our own frames in front of it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(
+        ("autosell_rmq.", "asyncio.")
+    ):
+        trace = trace.tb_next
+    return type(error), error, trace or error.__traceback__

@@ -1,0 +1,142 @@
+"""From the arguments of a send to the publication: properties, headers, delay, deadline."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+
+from autosell_rmq.codec import encode
+from autosell_rmq.config.check import entity_name
+from autosell_rmq.exceptions import ConfigError
+from autosell_rmq.message import (
+    DEADLINE,
+    DUE,
+    FIRST_EXCHANGE,
+    FIRST_ROUTING_KEY,
+    NO_HEADERS,
+    RETRY_COUNT,
+    Properties,
+    Publication,
+    SendOptions,
+    milliseconds,
+    new_id,
+)
+from autosell_rmq.topology import delay_name, next_hop
+
+_OURS = "x-autosell-"
+
+
+def to_queue(
+    queue: str, data: object, correlation_id: str | None, options: SendOptions, *, now: float, limit: int
+) -> Publication:
+    """A message for a queue, at once or by the delay line."""
+    entity_name("queue_name", queue)
+    due = _due(options, now)
+    headers = _headers(options)
+    ttl = _seconds("ttl", options.get("ttl"))
+    if due is None:
+        return _publication("", queue, data, correlation_id, options, headers, now=now, limit=limit)
+    headers |= {DUE: milliseconds(due), FIRST_EXCHANGE: "", FIRST_ROUTING_KEY: queue}
+    if ttl is not None:  # an expiration would override the delay line's own
+        headers[DEADLINE] = min(milliseconds(due + ttl), headers.get(DEADLINE, math.inf))  # type: ignore[call-overload]
+    hop = delay_name(next_hop(due - now))
+    without_ttl: SendOptions = {**options}
+    without_ttl.pop("ttl", None)
+    return _publication(hop, queue, data, correlation_id, without_ttl, headers, now=now, limit=limit)
+
+
+def to_exchange(
+    exchange: str,
+    routing_key: str,
+    data: object,
+    correlation_id: str | None,
+    options: SendOptions,
+    *,
+    now: float,
+    limit: int,
+    mandatory: bool,
+) -> Publication:
+    """An event for whoever has bound a queue to the exchange."""
+    entity_name("exchange_name", exchange)
+    if "delay" in options or "deliver_at" in options:
+        raise ConfigError("delay= and deliver_at= lead to a queue; an event goes to its exchange at once")
+    headers = _headers(options)
+    return _publication(
+        exchange,
+        routing_key,
+        data,
+        correlation_id,
+        options,
+        headers,
+        now=now,
+        limit=limit,
+        mandatory=mandatory,
+    )
+
+
+def _publication(
+    exchange: str,
+    routing_key: str,
+    data: object,
+    correlation_id: str | None,
+    options: SendOptions,
+    headers: dict[str, object],
+    *,
+    now: float,
+    limit: int,
+    mandatory: bool = True,
+) -> Publication:
+    return Publication(
+        body=encode(data, limit=limit),
+        exchange=exchange,
+        routing_key=routing_key,
+        mandatory=mandatory,
+        properties=Properties(
+            content_type="application/json",
+            headers=headers or NO_HEADERS,
+            priority=options.get("priority"),
+            correlation_id=correlation_id if correlation_id is not None else new_id(),
+            expiration=_seconds("ttl", options.get("ttl")),
+            message_id=options.get("message_id") or new_id(),
+            timestamp=dt.datetime.fromtimestamp(int(now), dt.UTC),
+            type=options.get("type"),
+        ),
+    )
+
+
+def _headers(options: SendOptions) -> dict[str, object]:
+    headers = dict(options.get("headers", NO_HEADERS))
+    for name in headers:
+        if name == RETRY_COUNT or str(name).startswith(_OURS):
+            raise ConfigError(f"headers: {name!r} is reserved; names of yours are strings without {_OURS!r}")
+    deadline = options.get("deadline")
+    if deadline is not None:
+        headers[DEADLINE] = milliseconds(_aware("deadline", deadline).timestamp())
+    return headers
+
+
+def _due(options: SendOptions, now: float) -> float | None:
+    delay, deliver_at = options.get("delay"), options.get("deliver_at")
+    if delay is not None and deliver_at is not None:
+        raise ConfigError("delay= and deliver_at= say the same thing twice: give one of them")
+    if deliver_at is not None:
+        due = _aware("deliver_at", deliver_at).timestamp()
+    elif delay is not None:
+        due = now + (_seconds("delay", delay, least=0.0) or 0.0)
+    else:
+        return None
+    return due if due > now else None
+
+
+def _aware(name: str, moment: object) -> dt.datetime:
+    if not isinstance(moment, dt.datetime) or moment.tzinfo is None:
+        raise ConfigError(f"{name}={moment!r}: expected an aware datetime, such as datetime.now(UTC)")
+    return moment
+
+
+def _seconds(name: str, value: object, *, least: float = 0.001) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 2**32 / 1000:
+        raise ConfigError(f"{name}={value!r}: expected a number of seconds from {least:g} to {2**32 // 1000}")
+    return float(value)

@@ -1,0 +1,142 @@
+"""The producer for code without an event loop: one loop per process, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from autosell_rmq.config import Settings, SettingsKwargs, from_environment
+from autosell_rmq.exceptions import ClosedError
+from autosell_rmq.message import SendOptions
+from autosell_rmq.producer import BlockingProducer, RabbitMQProducer
+
+
+class SyncRabbitMQProducer:
+    """`RabbitMQProducer` for scripts, WSGI views and threads: the same calls, each blocking its caller.
+
+    Connects on the first call. All threads of a process share one connection; after a fork the child
+    opens its own on its first call and leaves the parent's alone.
+
+    ::
+
+        with SyncRabbitMQProducer() as producer:
+            reply = producer.send_message("orders", {"item": 1})
+    """
+
+    def __init__(self, connection_url: str | None = None, **settings: Unpack[SettingsKwargs]) -> None:
+        self._url = connection_url or from_environment().url
+        self._given = settings
+        Settings.build(self._url, **settings)  # a wrong setting is told here, not on the first send
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
+        # A forked child never lets go of its parent's portal: collecting it would close the parent's socket.
+        self._inherited: list[_Running] = []
+        self._closed = False
+
+    def connect(self) -> None:
+        """Connect now, instead of on the first call; see `RabbitMQProducer.connect`."""
+        running = self._here()
+        running.portal.call(running.producer.connect)
+
+    def send_message(
+        self,
+        queue_name: str,
+        message_data: object,
+        wait_for_response: bool = True,
+        timeout: float = 30.0,
+        correlation_id: str | None = None,
+        **options: Unpack[SendOptions],
+    ) -> dict[str, Any]:
+        """See `RabbitMQProducer.send_message`."""
+        return self._here().blocking.send_message(
+            queue_name, message_data, wait_for_response, timeout, correlation_id, **options
+        )
+
+    def send_fire_and_forget(
+        self,
+        queue_name: str,
+        message_data: object,
+        *,
+        correlation_id: str | None = None,
+        **options: Unpack[SendOptions],
+    ) -> str:
+        """See `RabbitMQProducer.send_fire_and_forget`."""
+        return self._here().blocking.send_fire_and_forget(
+            queue_name, message_data, correlation_id=correlation_id, **options
+        )
+
+    def publish_to_exchange(
+        self,
+        exchange_name: str,
+        routing_key: str,
+        message_data: object,
+        exchange_type: str = "topic",
+        *,
+        correlation_id: str | None = None,
+        mandatory: bool = True,
+        **options: Unpack[SendOptions],
+    ) -> str:
+        """See `RabbitMQProducer.publish_to_exchange`."""
+        return self._here().blocking.publish_to_exchange(
+            exchange_name,
+            routing_key,
+            message_data,
+            exchange_type,
+            correlation_id=correlation_id,
+            mandatory=mandatory,
+            **options,
+        )
+
+    def close(self) -> None:
+        """Disconnect and end the background thread. Idempotent."""
+        with self._lock:
+            self._closed = True
+            running, self._running = self._running, None
+        if running is not None and running.pid == os.getpid():
+            running.stop()
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _here(self) -> _Running:
+        """What runs in this very process, started now if it does not."""
+        running = self._running
+        if running is not None and running.pid == os.getpid():
+            return running
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the producer is closed: make a new one")
+            if self._running is not None and self._running.pid != os.getpid():
+                self._inherited.append(self._running)
+                self._running = None
+            if self._running is None:
+                self._running = _Running(self._url, self._given)
+            return self._running
+
+
+class _Running:
+    """A portal and the producer on its loop, of one process."""
+
+    def __init__(self, url: str | None, settings: SettingsKwargs) -> None:
+        self.pid = os.getpid()
+        self._context = start_blocking_portal(name="autosell-rmq-producer")
+        self.portal: BlockingPortal = self._context.__enter__()
+        self.producer = RabbitMQProducer(url, **settings)
+        self.blocking = BlockingProducer(self.producer, self.portal.call(asyncio.get_running_loop))
+
+    def stop(self) -> None:
+        try:
+            self.portal.call(self.producer.close)
+        finally:
+            self._context.__exit__(None, None, None)

@@ -1,0 +1,31 @@
+"""For tests: a server in memory, a clock to move, and faults at every await of the seams.
+
+::
+
+    async def test_order_is_created() -> None:
+        with memory_server() as server:
+            async with RabbitMQ(server.url) as rmq:
+                ...
+            assert server.queue("orders_dlq").depth == 0
+"""
+
+from autosell_rmq.brokers.memory import MemoryBroker, MemoryQueue, MemoryServer, VirtualClock
+from autosell_rmq.testing.faults import Crash, Faults, Hold, Point, cancel_caller
+from autosell_rmq.testing.faulty_broker import FaultyBroker
+from autosell_rmq.testing.faulty_store import FaultyStore
+from autosell_rmq.testing.memory import memory_server
+
+__all__ = [
+    "Crash",
+    "Faults",
+    "FaultyBroker",
+    "FaultyStore",
+    "Hold",
+    "MemoryBroker",
+    "MemoryQueue",
+    "MemoryServer",
+    "Point",
+    "VirtualClock",
+    "cancel_caller",
+    "memory_server",
+]
