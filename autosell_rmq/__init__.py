@@ -5,7 +5,7 @@ and what handlers need.
 """
 
 from autosell_rmq.app import RabbitMQ
-from autosell_rmq.config import Binding, Settings
+from autosell_rmq.config import Binding, HandlerKwargs, HandlerOptions, Settings, SettingsKwargs
 from autosell_rmq.consumer import RabbitMQConsumer
 from autosell_rmq.exceptions import (
     AccessRefused,
@@ -16,6 +16,8 @@ from autosell_rmq.exceptions import (
     ConfigError,
     DecodeError,
     EncodeError,
+    InProgress,
+    LeaseLost,
     MessageTooLarge,
     MissingExtra,
     PublishError,
@@ -30,30 +32,51 @@ from autosell_rmq.exceptions import (
     StoreUnavailable,
     TopologyMismatch,
 )
-from autosell_rmq.idempotency import IdempotencyStore, MemoryStore, RedisStore
-from autosell_rmq.message import Message
+from autosell_rmq.idempotency import (
+    Abandoned,
+    Call,
+    Claim,
+    IdempotencyStore,
+    LeaseStore,
+    MemoryStore,
+    Record,
+    RedisStore,
+    Stored,
+)
+from autosell_rmq.message import Message, SendOptions
 from autosell_rmq.middleware import Middleware, Next
+from autosell_rmq.pipeline import MessageEvent, Observer
 from autosell_rmq.producer import RabbitMQProducer
-from autosell_rmq.router import Router
+from autosell_rmq.router import Registration, Router
 from autosell_rmq.sync import SyncRabbitMQProducer
 
 __all__ = [
+    "Abandoned",
     "AccessRefused",
     "AutosellRmqError",
     "Binding",
     "BrokerError",
     "BrokerUnavailable",
+    "Call",
+    "Claim",
     "ClosedError",
     "ConfigError",
     "DecodeError",
     "EncodeError",
+    "HandlerKwargs",
+    "HandlerOptions",
     "IdempotencyStore",
+    "InProgress",
+    "LeaseLost",
+    "LeaseStore",
     "MemoryStore",
     "Message",
+    "MessageEvent",
     "MessageTooLarge",
     "Middleware",
     "MissingExtra",
     "Next",
+    "Observer",
     "PublishError",
     "PublishNacked",
     "PublishUnknown",
@@ -62,14 +85,19 @@ __all__ = [
     "RabbitMQ",
     "RabbitMQConsumer",
     "RabbitMQProducer",
+    "Record",
     "RedisStore",
+    "Registration",
     "Reject",
     "ReplyTimeout",
     "RetryLater",
     "Router",
+    "SendOptions",
     "Settings",
+    "SettingsKwargs",
     "StoreError",
     "StoreUnavailable",
+    "Stored",
     "SyncRabbitMQProducer",
     "TopologyMismatch",
 ]

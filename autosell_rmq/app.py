@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -14,7 +14,7 @@ from autosell_rmq.consumer import ConsumerGroup, Runner
 from autosell_rmq.exceptions import ConfigError
 from autosell_rmq.idempotency import IdempotencyStore, MemoryStore
 from autosell_rmq.middleware import Middleware
-from autosell_rmq.pipeline import Statistics
+from autosell_rmq.pipeline import Observer, Statistics, ThreadContext, ThreadPool
 from autosell_rmq.producer import BlockingProducer, RabbitMQProducer
 from autosell_rmq.router import Registration, Router
 
@@ -36,6 +36,9 @@ class RabbitMQ:
         url: by default ``RABBITMQ_URL``, else ``amqp://guest:guest@localhost/``.
         store: remembers what is done; by default in memory, for the life of the process.
         middleware: around every run of a handler, the first outermost.
+        observers: told of every message what happened to it; see `MessageEvent`.
+        thread_context: makes a context manager that is entered in the thread around each sync handler.
+        thread_pool: runs the sync handlers; by default one of `threads` threads is made for each start.
         broker: use this one instead of what `url` names; it stays its owner's to open and close.
         settings: see `Settings`. ``MAX_RETRIES`` of the environment counts where `max_retries` is left out.
 
@@ -49,6 +52,9 @@ class RabbitMQ:
         *,
         store: IdempotencyStore | None = None,
         middleware: Sequence[Middleware] = (),
+        observers: Sequence[Observer] = (),
+        thread_context: ThreadContext | None = None,
+        thread_pool: ThreadPool | None = None,
         broker: Broker | None = None,
         **settings: Unpack[SettingsKwargs],
     ) -> None:
@@ -59,6 +65,9 @@ class RabbitMQ:
         self.statistics = Statistics()
         self._store: IdempotencyStore = store if store is not None else MemoryStore()
         self._middleware = tuple(middleware)
+        self._observers = tuple(observers)
+        self._thread_context = thread_context
+        self._thread_pool = thread_pool
         self._owns_broker = broker is None
         self._broker: Broker = broker if broker is not None else create_broker(self.settings)
         self._router = Router()
@@ -83,9 +92,24 @@ class RabbitMQ:
         """Register the decorated function for `queue`; see `Router.handler`."""
         return self._router.handler(queue, **options)
 
-    def include(self, router: Router) -> None:
+    def include(
+        self,
+        router: Router,
+        *,
+        queues: Container[str] | None = None,
+        overrides: Mapping[str, HandlerKwargs] | None = None,
+    ) -> None:
         """Take over a router's handlers; see `Router.include`."""
-        self._router.include(router)
+        self._router.include(router, queues=queues, overrides=overrides)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why messages are not being handled right now, in words; empty while they are."""
+        group = self._runner.group
+        if group is None:
+            return ("not consuming",)
+        lost = (str(group.lost.result()),) if group.lost.done() else ()
+        return lost + group.flow.reasons
 
     async def connect(self) -> None:
         """Connect. Idempotent; `async with` does it.
@@ -160,6 +184,9 @@ class RabbitMQ:
             store=self._store,
             statistics=self.statistics,
             middleware=self._middleware,
+            observers=self._observers,
+            threads=self._thread_pool,
+            thread_context=self._thread_context,
             producer=self.producer,
             sync_producer=BlockingProducer(self.producer, asyncio.get_running_loop()),
         )

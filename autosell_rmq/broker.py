@@ -43,6 +43,10 @@ class Subscription(Protocol):
         """No delivery comes after this returns; those in hand can still be settled."""
         ...
 
+    async def close(self) -> None:
+        """After `cancel`: give its channel up; what is still in hand goes back. Idempotent, never raises."""
+        ...
+
 
 class Requester(Protocol):
     """A channel of its own for requests whose replies come back to this process."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -23,6 +23,12 @@ class Registration:
     def options(self, settings: Settings) -> HandlerOptions:
         """The options, completed from the app's settings."""
         return HandlerOptions.resolve(self.queue, settings, **self.given)
+
+    def with_options(self, override: HandlerKwargs) -> Registration:
+        """The same handler with other options."""
+        given: HandlerKwargs = {**self.given, **override}
+        HandlerOptions.resolve(self.queue, Settings(), **given)
+        return Registration(self.queue, self.handler, given)
 
 
 class Router:
@@ -57,14 +63,27 @@ class Router:
 
         return register
 
-    def include(self, router: Router) -> None:
+    def include(
+        self,
+        router: Router,
+        *,
+        queues: Container[str] | None = None,
+        overrides: Mapping[str, HandlerKwargs] | None = None,
+    ) -> None:
         """Take over the handlers of another router.
 
+        Args:
+            router: theirs.
+            queues: only the handlers of these; by default all.
+            overrides: options by queue that win over those given with the handler.
+
         Raises:
-            ConfigError: both have a handler for one queue.
+            ConfigError: both have a handler for one queue, or an option is wrong.
         """
         for registration in router:
-            self._add(registration)
+            if queues is None or registration.queue in queues:
+                override = (overrides or {}).get(registration.queue)
+                self._add(registration.with_options(override) if override else registration)
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._registrations.values())

@@ -92,6 +92,61 @@ class SyncRabbitMQProducer:
             **options,
         )
 
+    async def asend_message(
+        self,
+        queue_name: str,
+        message_data: object,
+        wait_for_response: bool = True,
+        timeout: float = 30.0,
+        correlation_id: str | None = None,
+        **options: Unpack[SendOptions],
+    ) -> dict[str, Any]:
+        """`send_message` for async code on any event loop; a cancellation reaches the call."""
+        here = self._here()
+        call = here.producer.send_message(
+            queue_name, message_data, wait_for_response, timeout, correlation_id, **options
+        )
+        return await asyncio.wrap_future(here.blocking.submit(call))
+
+    async def asend_fire_and_forget(
+        self,
+        queue_name: str,
+        message_data: object,
+        *,
+        correlation_id: str | None = None,
+        **options: Unpack[SendOptions],
+    ) -> str:
+        """`send_fire_and_forget` for async code on any event loop."""
+        here = self._here()
+        call = here.producer.send_fire_and_forget(
+            queue_name, message_data, correlation_id=correlation_id, **options
+        )
+        return await asyncio.wrap_future(here.blocking.submit(call))
+
+    async def apublish_to_exchange(
+        self,
+        exchange_name: str,
+        routing_key: str,
+        message_data: object,
+        exchange_type: str = "topic",
+        *,
+        correlation_id: str | None = None,
+        mandatory: bool = True,
+        **options: Unpack[SendOptions],
+    ) -> str:
+        """`publish_to_exchange` for async code on any event loop."""
+        here = self._here()
+        call = here.producer.publish_to_exchange(
+            exchange_name,
+            routing_key,
+            message_data,
+            exchange_type,
+            correlation_id=correlation_id,
+            mandatory=mandatory,
+            **options,
+        )
+        return await asyncio.wrap_future(here.blocking.submit(call))
+
     def close(self) -> None:
         """Disconnect and end the background thread. Idempotent."""
         with self._lock:

@@ -11,6 +11,7 @@ from autosell_rmq.config.settings import Settings
 from autosell_rmq.exceptions import ConfigError
 from autosell_rmq.message import NO_HEADERS, Headers, Message
 
+type Effect = Literal["exactly_once", "lease"]
 type IdempotencyKey = Literal["correlation_id", "message_id"] | Callable[[Message], str | None] | None
 
 
@@ -44,6 +45,7 @@ class QueueKwargs(TypedDict, total=False):
     arguments: Mapping[str, Any]
     idempotency_key: IdempotencyKey
     on_conflict: Literal["first_result", "reject"]
+    effect: Effect
     accept_replies: bool
 
 
@@ -74,6 +76,8 @@ class HandlerOptions:
         idempotency_key: which id makes two messages duplicates: by default the correlation id, with
             `bind` the message id; either falls back on the other. A callable makes its own; None is off.
         on_conflict: what an id gets that was used before with another body.
+        effect: ``"lease"`` keeps a sync handler out of the transaction of a store that has one: for a
+            handler that calls other services. ``"exactly_once"`` insists on that transaction.
         accept_replies: also handle messages of type ``reply``, which are refused otherwise.
     """
 
@@ -93,6 +97,7 @@ class HandlerOptions:
     arguments: Headers = field(default=NO_HEADERS, hash=False)
     idempotency_key: IdempotencyKey = "correlation_id"
     on_conflict: Literal["first_result", "reject"] = "first_result"
+    effect: Effect | None = None
     accept_replies: bool = False
 
     def __post_init__(self) -> None:
@@ -109,6 +114,8 @@ class HandlerOptions:
         seconds("max_retry_delay", self.max_retry_delay)
         one_of("queue_type", self.queue_type, "quorum", "classic")
         one_of("on_conflict", self.on_conflict, "first_result", "reject")
+        if self.effect is not None:
+            one_of("effect", self.effect, "exactly_once", "lease")
         if self.max_priority is not None:
             whole("max_priority", self.max_priority, least=1, most=255)
         if not (self.idempotency_key is None or callable(self.idempotency_key)):

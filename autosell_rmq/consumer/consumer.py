@@ -76,7 +76,6 @@ class Consumer:
         self._draining = True
         if self._subscription is not None:
             await self._subscription.cancel()
-            self._subscription = None
         for task in self._waiting:
             task.cancel()
 
@@ -84,7 +83,7 @@ class Consumer:
         """After `cancel`: let handlers finish until `deadline` (loop time), then cancel the rest.
 
         What is cancelled goes back to the queue. A sync handler cannot be cancelled: its message goes
-        back with the connection, while its thread is left behind.
+        back with the channel, while its thread is left behind.
         """
         if self._tasks:
             left = max(deadline - asyncio.get_running_loop().time(), 0)
@@ -98,6 +97,9 @@ class Consumer:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks, timeout=_CANCELLED_GRACE)
+        if self._subscription is not None:
+            await self._subscription.close()
+            self._subscription = None
 
     def _on_delivery(self, delivery: Delivery) -> None:
         task = asyncio.get_running_loop().create_task(self._take(delivery))
@@ -121,7 +123,7 @@ class Consumer:
             await self._admitted()
             outcome = await self._pipeline.process(delivery.message)
         except Abandoned:
-            raise  # its thread still runs: the message goes back when the connection closes
+            raise  # its thread still runs: the message goes back when the channel closes
         except NotStarted:
             await self._give_back(delivery.requeue)
             return
@@ -158,6 +160,5 @@ class Consumer:
             logger.debug("queue %s: %s", self.options.queue, error)
 
     def _lost(self, error: BrokerError) -> None:
-        self._subscription = None
         logger.error("queue %s: the consumer ended: %s", self.options.queue, error)
         self._on_lost(error)

@@ -11,11 +11,19 @@ from autosell_rmq.config import HandlerOptions, Settings
 from autosell_rmq.consumer.consumer import Consumer
 from autosell_rmq.consumer.flow import Flow
 from autosell_rmq.consumer.settlement import Settlement
-from autosell_rmq.exceptions import BrokerError
+from autosell_rmq.exceptions import BrokerError, ConfigError
 from autosell_rmq.idempotency import IdempotencyStore
 from autosell_rmq.message import MessageProducer, SyncMessageProducer
 from autosell_rmq.middleware import Middleware
-from autosell_rmq.pipeline import Handler, Pipeline, Statistics, Surroundings, ThreadPool
+from autosell_rmq.pipeline import (
+    Handler,
+    Observer,
+    Pipeline,
+    Statistics,
+    Surroundings,
+    ThreadContext,
+    ThreadPool,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +49,9 @@ class ConsumerGroup:
         store: IdempotencyStore,
         statistics: Statistics,
         middleware: Sequence[Middleware] = (),
+        observers: Sequence[Observer] = (),
+        threads: ThreadPool | None = None,
+        thread_context: ThreadContext | None = None,
         producer: MessageProducer | None = None,
         sync_producer: SyncMessageProducer | None = None,
     ) -> None:
@@ -49,10 +60,12 @@ class ConsumerGroup:
         self._settings = settings
         self._store = store
         self._middleware = middleware
+        self._observers = observers
+        self._thread_context = thread_context
         self._producer = producer
         self._sync_producer = sync_producer
         self._consumers: list[Consumer] = []
-        self._threads = ThreadPool(settings.threads or _threads(handlers))
+        self._threads = threads or ThreadPool(settings.threads or _threads(handlers))
         self._reported = ""
         self._report: asyncio.TimerHandle | None = None
         self.statistics = statistics
@@ -66,6 +79,8 @@ class ConsumerGroup:
 
     async def start(self) -> None:
         """Open the store and start every consumer; on a failure none is left running."""
+        for handler, options in self._handlers:
+            _check_effect(handler, options, self._store)
         await self._store.open()
         if not self._store.durable:
             logger.warning(
@@ -80,11 +95,18 @@ class ConsumerGroup:
             vhost=self._broker.vhost,
             now=self._broker.now,
             middleware=self._middleware,
+            observers=self._observers,
+            thread_context=self._thread_context,
             producer=self._producer,
             sync_producer=self._sync_producer,
         )
         settlement = Settlement(
-            self._broker, self._settings, self.statistics, self.flow, not_reply_to=self._own_queues()
+            self._broker,
+            self._settings,
+            self.statistics,
+            self.flow,
+            not_reply_to=self._own_queues(),
+            observers=self._observers,
         )
         try:
             for handler, options in self._handlers:
@@ -128,6 +150,16 @@ class ConsumerGroup:
     def _on_lost(self, error: BrokerError) -> None:
         if not self.lost.done():
             self.lost.set_result(error)
+
+
+def _check_effect(handler: Handler | None, options: HandlerOptions, store: IdempotencyStore) -> None:
+    if options.effect != "exactly_once":
+        return
+    why = "has no transaction" if not store.transactional else "runs only sync handlers in its transaction"
+    if not store.transactional or (handler is not None and handler.is_async):
+        raise ConfigError(
+            f'queue {options.queue!r}: effect="exactly_once" is not possible: {type(store).__name__} {why}'
+        )
 
 
 def _threads(handlers: Sequence[tuple[Handler | None, HandlerOptions]]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from autosell_rmq.broker import Broker, Delivery
 from autosell_rmq.codec import DeadLetterReason
@@ -13,7 +13,17 @@ from autosell_rmq.consumer import publications
 from autosell_rmq.consumer.flow import Flow
 from autosell_rmq.exceptions import BrokerError, ConfigError, EncodeError, PublishUnroutable
 from autosell_rmq.message import NO_HEADERS, REPLY_TYPE, Message, Publication, printable
-from autosell_rmq.pipeline import DeadLetter, Done, Later, Outcome, Recount, Statistics
+from autosell_rmq.pipeline import (
+    DeadLetter,
+    Done,
+    Later,
+    MessageEvent,
+    Observer,
+    Outcome,
+    Recount,
+    Statistics,
+    tell,
+)
 from autosell_rmq.topology import delay_hop, is_delay_name, next_hop
 
 logger = logging.getLogger(__name__)
@@ -34,12 +44,14 @@ class Settlement:
         flow: Flow,
         *,
         not_reply_to: Iterable[str] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._broker = broker
         self._settings = settings
         self._statistics = statistics
         self._flow = flow
         self._not_reply_to = frozenset(not_reply_to)
+        self._observers = observers
         self._hops: set[int] = set()
 
     async def settle(self, delivery: Delivery, outcome: Outcome, dlq: str) -> None:
@@ -63,6 +75,8 @@ class Settlement:
                 await self._bury(message, outcome, dlq)
                 await self._reply(message, publications.failure(message, outcome))
         await delivery.ack()
+        if self._observers:
+            tell(self._observers, MessageEvent(kind="settled", message=message))
         return None
 
     async def _reply(self, message: Message, reply: Publication) -> None:
@@ -89,7 +103,9 @@ class Settlement:
             )
         else:
             self._statistics.replies += 1
-            logger.info("reply sent to %s, correlation_id=%s", address, printable(message.correlation_id))
+            logger.info(
+                "reply sent to %s, correlation_id=%s", printable(address), printable(message.correlation_id)
+            )
 
     async def _delay(self, message: Message, outcome: Later, dlq: str) -> bool:
         """Copy to the delay line; False where AMQP cannot carry the copy."""
@@ -122,11 +138,16 @@ class Settlement:
             letter = publications.raw_dead_letter(message, outcome, dlq, headers=NO_HEADERS)
             await self._confirmed(letter, what)
         self._statistics.dead_lettered += 1
+        reason = outcome.reason.value
+        event = MessageEvent(
+            kind="dead_lettered", message=message, attempt=max(outcome.attempts, 1), reason=reason
+        )
+        tell(self._observers, event)
         logger.warning(
             "queue %s: message moved to %s (%s): %s; correlation_id=%s",
             message.queue,
             dlq,
-            outcome.reason.value,
+            reason,
             printable(outcome.detail),
             printable(message.correlation_id),
         )

@@ -51,6 +51,7 @@ class LeaseStore(ABC):
     """
 
     durable = True
+    transactional = False
 
     def __init__(self, *, lease: float, ttl: float) -> None:
         seconds("lease", lease)

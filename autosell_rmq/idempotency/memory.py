@@ -49,6 +49,7 @@ class MemoryStore:
     """
 
     durable = False
+    transactional = False
 
     def __init__(
         self,

@@ -17,21 +17,35 @@ class Abandoned(asyncio.CancelledError):
     """
 
 
+class InThread(Protocol):
+    """Runs a function in a thread of the app's handlers: bounded, and withdrawn at a drain."""
+
+    async def __call__[T](self, function: Callable[[], T]) -> T: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """The handler, bound to its message: run it once and get its result as JSON bytes.
 
     Attributes:
         run: runs it on the event loop (a sync handler in its thread pool).
-        run_sync: for a sync handler: runs it in the calling thread, so that a store can put claim,
-            effect and result into one database transaction; None for an async one.
+        run_sync: for a sync handler that does not ask for a lease: runs it in the calling thread, so that
+            a `transactional` store can put claim, effect and result into one database transaction.
+        in_thread: with `run_sync`: where a store runs that transaction.
         cancellable: whether cancelling `run` stops the handler. A thread goes on, so a store that lost the
             key does not cancel it: its result may still be the only one.
+        queue: of the message; this and the next two are for a store's records.
+        correlation_id: of the message.
+        attempt: which run of the handler this would be, from 1.
     """
 
     run: Callable[[], Awaitable[bytes]]
     run_sync: Callable[[], bytes] | None = None
+    in_thread: InThread | None = None
     cancellable: bool = True
+    queue: str = ""
+    correlation_id: str | None = None
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +83,11 @@ class IdempotencyStore(Protocol):
     @property
     def durable(self) -> bool:
         """Whether it outlives this process; start-up warns of one that does not."""
+        ...
+
+    @property
+    def transactional(self) -> bool:
+        """Whether it runs a sync handler inside a transaction of its own (`Call.run_sync`)."""
         ...
 
     async def open(self) -> None:

@@ -1,7 +1,9 @@
 """From a message to its outcome: checks, idempotency, middleware, handler. It decides and never settles."""
 
+from autosell_rmq.pipeline.events import MessageEvent, Observer, tell
 from autosell_rmq.pipeline.execution import Execution, Surroundings
 from autosell_rmq.pipeline.handler import Handler
+from autosell_rmq.pipeline.in_thread import ThreadContext
 from autosell_rmq.pipeline.outcome import DeadLetter, Done, Later, Outcome, Recount
 from autosell_rmq.pipeline.process import Pipeline
 from autosell_rmq.pipeline.statistics import Statistics
@@ -13,11 +15,15 @@ __all__ = [
     "Execution",
     "Handler",
     "Later",
+    "MessageEvent",
     "NotStarted",
+    "Observer",
     "Outcome",
     "Pipeline",
     "Recount",
     "Statistics",
     "Surroundings",
+    "ThreadContext",
     "ThreadPool",
+    "tell",
 ]

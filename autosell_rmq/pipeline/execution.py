@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +11,15 @@ from typing import cast
 
 from autosell_rmq.codec import encode
 from autosell_rmq.config import HandlerOptions, Settings
-from autosell_rmq.idempotency import Abandoned, Call, IdempotencyStore
+from autosell_rmq.idempotency import Call, IdempotencyStore
 from autosell_rmq.message import DEADLINE, Message, MessageProducer, SyncMessageProducer, int_header
 from autosell_rmq.middleware import Middleware, compose
 from autosell_rmq.pipeline.decide import Expired
+from autosell_rmq.pipeline.events import Observer
 from autosell_rmq.pipeline.handler import Handler
+from autosell_rmq.pipeline.in_thread import HandlerThreads, ThreadContext, call_here
 from autosell_rmq.pipeline.statistics import Statistics
-from autosell_rmq.pipeline.threads import ThreadPool, finished
-
-logger = logging.getLogger(__name__)
+from autosell_rmq.pipeline.threads import ThreadPool
 
 _REPLY_FIELDS = 4096  # bytes that a reply may take beside the result
 
@@ -36,6 +35,7 @@ class Surroundings:
     Attributes:
         now: the broker's clock; seconds since the epoch.
         threads: for sync handlers.
+        thread_context: entered in the thread around each of them.
     """
 
     settings: Settings
@@ -45,6 +45,8 @@ class Surroundings:
     vhost: str
     now: Callable[[], float]
     middleware: Sequence[Middleware] = ()
+    observers: Sequence[Observer] = ()
+    thread_context: ThreadContext | None = None
     producer: MessageProducer | None = None
     sync_producer: SyncMessageProducer | None = None
 
@@ -56,6 +58,9 @@ class Execution:
         self._handler = handler
         self._options = options
         self._around = around
+        self._in_thread = HandlerThreads(
+            around.threads, around.thread_context, queue=options.queue, timeout=options.timeout
+        )
 
     def arguments(self, message: Message) -> Mapping[str, object]:
         """See `Handler.arguments`."""
@@ -63,7 +68,18 @@ class Execution:
 
     def call(self, message: Message, arguments: Mapping[str, object]) -> Call:
         """The run, bound to its message, as a store takes it."""
-        return Call(run=partial(self._run, message, arguments), run_sync=self._run_sync(message, arguments))
+        run_sync: Callable[[], bytes] | None = None
+        if not self._handler.is_async and self._options.effect != "lease":
+            run_sync = partial(self._run_here, message, arguments, asyncio.get_running_loop())
+        return Call(
+            run=partial(self._run, message, arguments),
+            run_sync=run_sync,
+            in_thread=self._in_thread if run_sync else None,
+            cancellable=self._handler.is_async,
+            queue=message.queue,
+            correlation_id=message.correlation_id,
+            attempt=message.attempt,
+        )
 
     async def _run(self, message: Message, arguments: Mapping[str, object]) -> bytes:
         """One run: deadline, middleware, handler, result as bytes."""
@@ -72,19 +88,14 @@ class Execution:
         async def invoke(passed: Message) -> object:
             return await self._invoke(passed, arguments)
 
-        result = await compose(self._around.middleware, invoke)(message)
-        return self._encoded(result)
+        return self._encoded(await compose(self._around.middleware, invoke)(message))
 
-    def _run_sync(self, message: Message, arguments: Mapping[str, object]) -> Callable[[], bytes] | None:
-        handler = self._handler
-        if handler.is_async or self._around.middleware:
-            return None
-
-        def run() -> bytes:
-            self._check_deadline(message)
-            return self._encoded(handler.call(message, arguments))
-
-        return run
+    def _run_here(
+        self, message: Message, arguments: Mapping[str, object], loop: asyncio.AbstractEventLoop
+    ) -> bytes:
+        """The same in the calling thread."""
+        self._check_deadline(message)
+        return self._encoded(call_here(self._handler, message, arguments, self._around.middleware, loop))
 
     def _encoded(self, result: object) -> bytes:
         return encode(result, limit=max(self._around.settings.max_body_bytes - _REPLY_FIELDS, 0))
@@ -98,7 +109,8 @@ class Execution:
     async def _invoke(self, message: Message, arguments: Mapping[str, object]) -> object:
         handler, timeout = self._handler, self._options.timeout
         if not handler.is_async:
-            return await self._in_thread(partial(handler.call, message, arguments))
+            result = await self._in_thread(partial(handler.call, message, arguments))
+            return await result if inspect.isawaitable(result) else result
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -107,24 +119,3 @@ class Execution:
             if limit.expired():
                 raise HandlerTimeout(f"the handler ran longer than {timeout:g} s") from error
             raise
-
-    async def _in_thread(self, function: Callable[[], object]) -> object:
-        """Run a sync handler. A thread cannot be stopped, so its timeout is only reported."""
-        timeout = self._options.timeout
-        running = self._around.threads.submit(function)
-        report = asyncio.get_running_loop().call_later(
-            timeout,
-            logger.error,
-            "queue %s: a sync handler runs for over %g s; its message is kept until it returns",
-            self._options.queue,
-            timeout,
-        )
-        try:
-            result = await finished(running)
-        except asyncio.CancelledError:
-            if running.running():
-                raise Abandoned from None
-            raise
-        finally:
-            report.cancel()
-        return await result if inspect.isawaitable(result) else result

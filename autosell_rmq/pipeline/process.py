@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from types import TracebackType
+from typing import Literal
 
 from autosell_rmq.codec import DeadLetterReason
 from autosell_rmq.config import HandlerOptions
@@ -23,6 +24,7 @@ from autosell_rmq.message import (
     printable,
 )
 from autosell_rmq.pipeline.decide import Expired, after_busy, after_failure, described
+from autosell_rmq.pipeline.events import MessageEvent, tell
 from autosell_rmq.pipeline.execution import Execution, Surroundings
 from autosell_rmq.pipeline.handler import Handler, InvalidMessage
 from autosell_rmq.pipeline.outcome import DeadLetter, Done, Later, Outcome, Recount
@@ -56,6 +58,7 @@ class Pipeline:
             Abandoned: the same, but a thread still runs the handler.
         """
         attempt = self._attempt(message)
+        self._tell("received", message, attempt)
         try:
             return self._refused(message, attempt) or await self._handled(message, attempt)
         except NotStarted:
@@ -68,7 +71,9 @@ class Pipeline:
                 raise
             # Nobody cancelled this task: the handler let somebody else's cancellation through.
             return self._failed(message, attempt, error)
-        except Exception as error:  # noqa: BLE001 - every failure becomes an outcome
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise  # the process is to end; the message has not failed
+        except BaseException as error:  # noqa: BLE001 - every failure becomes an outcome
             return self._failed(message, attempt, error)
 
     def _attempt(self, message: Message) -> int:
@@ -124,12 +129,14 @@ class Pipeline:
             around.statistics.without_id += 1
             data = await call.run()
             around.statistics.handled += 1
+            self._tell("handled", message, attempt)
             logger.info("queue %s: handled, without an id", message.queue)
             return Done(data=data)
         mine = fingerprint(message.body)
         stored = await self._once(key, mine, call)
         if not stored.duplicate:
             around.statistics.handled += 1
+            self._tell("handled", message, attempt)
             logger.info(
                 "queue %s: handled, correlation_id=%s", message.queue, printable(message.correlation_id)
             )
@@ -140,6 +147,7 @@ class Pipeline:
             printable(message.correlation_id),
         )
         around.statistics.duplicates += 1
+        self._tell("duplicate", message, attempt)
         return self._duplicate(stored, mine, attempt)
 
     def _duplicate(self, stored: Stored, fingerprint_: str, attempt: int) -> Outcome:
@@ -202,7 +210,20 @@ class Pipeline:
         except Exception:  # noqa: BLE001 - nothing is shown rather than too much
             return "(the redact function failed)"
 
+    def _tell(
+        self,
+        kind: Literal["received", "handled", "duplicate", "failed"],
+        message: Message,
+        attempt: int,
+        error: BaseException | None = None,
+    ) -> None:
+        if self._around.observers:
+            tell(
+                self._around.observers, MessageEvent(kind=kind, message=message, attempt=attempt, error=error)
+            )
+
     def _failed(self, message: Message, attempt: int, error: BaseException) -> Later | DeadLetter:
+        self._tell("failed", message, attempt, error)
         outcome = after_failure(message, error, attempt=attempt, policy=self._policy, now=self._around.now())
         text = described(error)
         shown = self._shown(text)

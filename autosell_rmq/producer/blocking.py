@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, Unpack
 
 from autosell_rmq.exceptions import ClosedError
@@ -86,13 +87,21 @@ class BlockingProducer:
             raise ClosedError(
                 "a blocking call from inside an event loop would stop it: use the async producer there"
             )
-        try:
-            future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        except RuntimeError:
-            call.close()
-            raise ClosedError("the event loop of this producer has ended") from None
+        future = self.submit(call)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def submit[T](self, call: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a call of the producer on its loop, from any thread.
+
+        Raises:
+            ClosedError: the loop has ended.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(call, self._loop)
+        except RuntimeError:
+            call.close()
+            raise ClosedError("the event loop of this producer has ended") from None

@@ -138,6 +138,10 @@ class _FaultySubscription(Subscription):
         async with self._faults.around("cancel"):
             await self._subscription.cancel()
 
+    @override
+    async def close(self) -> None:
+        await self._subscription.close()
+
 
 class _FaultyRequester(Requester):
     def __init__(self, requester: Requester, faults: Faults) -> None:

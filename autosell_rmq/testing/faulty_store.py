@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import override
 
 from autosell_rmq.idempotency.store import Call, IdempotencyStore, Record, Stored
@@ -24,6 +25,11 @@ class FaultyStore(IdempotencyStore):
     @override
     def durable(self) -> bool:
         return self._store.durable
+
+    @property
+    @override
+    def transactional(self) -> bool:
+        return self._store.transactional
 
     @override
     async def open(self) -> None:
@@ -48,7 +54,7 @@ class FaultyStore(IdempotencyStore):
             async with self._faults.around("run_once.call"):
                 return await call.run()
 
-        return Call(run=run, run_sync=self._faulty_sync(call.run_sync) if call.run_sync else None)
+        return replace(call, run=run, run_sync=self._faulty_sync(call.run_sync) if call.run_sync else None)
 
     def _faulty_sync(self, run_sync: Callable[[], bytes]) -> Callable[[], bytes]:
         def run() -> bytes:

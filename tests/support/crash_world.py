@@ -36,6 +36,7 @@ class Session(IdempotencyStore):
     """One worker's connection to the database: effect and result are committed together."""
 
     durable = True
+    transactional = False
 
     def __init__(self, database: Database) -> None:
         self._database = database

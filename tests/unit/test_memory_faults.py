@@ -193,6 +193,7 @@ class LittleStore:
     """As much of a store as the wrapper needs."""
 
     durable = False
+    transactional = True
 
     def __init__(self) -> None:
         self.done: dict[str, bytes] = {}

@@ -87,7 +87,7 @@ class MemoryBroker(Broker):
                 prefetch=prefetch,
                 priority=priority if isinstance(priority, int) else 0,
             )
-            self._consumers.append(consumer)
+            self._consumers = [*(other for other in self._consumers if other.is_open), consumer]
             consumer.queue.consumers.append(consumer)
             consumer.queue.dispatch()
         await asyncio.sleep(0)

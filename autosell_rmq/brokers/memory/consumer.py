@@ -72,6 +72,11 @@ class MemoryConsumer(Subscription):
         self._open = True
 
     @property
+    def is_open(self) -> bool:
+        """Whether deliveries can still be settled."""
+        return self._open
+
+    @property
     def is_ready(self) -> bool:
         """Whether it can take one more. A consumer whose event loop was closed under it never can."""
         return len(self._in_hand) < self._prefetch and not self._loop.is_closed()
@@ -99,6 +104,11 @@ class MemoryConsumer(Subscription):
         self.stop()
         await asyncio.sleep(0)
 
+    @override
+    async def close(self) -> None:
+        self.drop()
+        await asyncio.sleep(0)
+
     def stop(self, error: BrokerError | None = None) -> None:
         """End the deliveries; an `error` is the broker's reason, which `on_lost` gets."""
         with self.queue.lock:
@@ -114,7 +124,7 @@ class MemoryConsumer(Subscription):
         if error is not None:
             call_on(self._loop, self._on_lost, error)
 
-    def drop(self, error: BrokerError) -> None:
+    def drop(self, error: BrokerError | None = None) -> None:
         """The channel is gone: what is in hand goes back."""
         with self.queue.lock:
             self.stop(error)

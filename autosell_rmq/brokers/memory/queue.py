@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from threading import RLock
+from typing import Final, Protocol
 
 from autosell_rmq.brokers.memory import deaths
+from autosell_rmq.brokers.memory.clock import Clock
+from autosell_rmq.brokers.memory.wire import table
+from autosell_rmq.exceptions import BrokerError
 from autosell_rmq.message import Headers, Message, Publication
-
-if TYPE_CHECKING:
-    from autosell_rmq.brokers.memory.consumer import MemoryConsumer
-    from autosell_rmq.brokers.memory.server import MemoryServer
 
 # How long RabbitMQ waits before it sends a dead letter again that must arrive (at-least-once) and did not.
 DEAD_LETTER_RETRY: Final = 180.0  # seconds
+
+
+class Consumer(Protocol):
+    """Whom a queue hands its messages to."""
+
+    @property
+    def priority(self) -> int: ...
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    def assign(self, entry: Entry) -> None: ...
+
+    def stop(self, error: BrokerError) -> None: ...
+
+
+class Server(Protocol):
+    """What a queue needs of the server that it is on."""
+
+    @property
+    def vhost(self) -> str: ...
+
+    @property
+    def lock(self) -> RLock: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None: ...
+
+    def publish_dead_letter(self, letter: Publication) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,12 +64,14 @@ class Entry:
 class MemoryQueue:
     """A queue of a `MemoryServer`. Tests read it; only the server and its consumers change it."""
 
-    def __init__(self, name: str, arguments: Headers, server: MemoryServer) -> None:
+    def __init__(self, name: str, arguments: Headers, server: Server) -> None:
         self.name = name
         self.arguments = arguments
         self.lock = server.lock
-        self.consumers: list[MemoryConsumer] = []
+        self.consumers: list[Consumer] = []
         self._server = server
+        self._counts = arguments.get("x-queue-type") == "quorum"
+        self._single = arguments.get("x-single-active-consumer") is True
         self._ready: list[Entry] = []
         self._in_hand: set[Entry] = set()
         self._homeless: list[tuple[Entry, deaths.Reason]] = []
@@ -63,7 +97,7 @@ class MemoryQueue:
     def message(self, entry: Entry) -> Message:
         """A message as a consumer gets it; its headers are the consumer's own."""
         publication = entry.publication
-        headers = dict(publication.properties.headers)
+        headers = table(publication.properties.headers)
         if self._counts:
             headers["x-delivery-count"] = entry.returns
         return Message(
@@ -144,14 +178,6 @@ class MemoryQueue:
         self._bury_homeless()
         self._tick()
 
-    @property
-    def _counts(self) -> bool:
-        return self.arguments.get("x-queue-type") == "quorum"
-
-    @property
-    def _single(self) -> bool:
-        return self.arguments.get("x-single-active-consumer") is True
-
     def _number(self, argument: str) -> int | None:
         value = self.arguments.get(argument)
         return value if isinstance(value, int) else None
@@ -176,7 +202,7 @@ class MemoryQueue:
             self._bury(heappop(self._ready), "expired")
         return None
 
-    def _next_consumer(self) -> MemoryConsumer | None:
+    def _next_consumer(self) -> Consumer | None:
         candidates = self.consumers[:1] if self._single else self.consumers
         return max(
             (consumer for consumer in candidates if consumer.is_ready),
@@ -185,10 +211,11 @@ class MemoryQueue:
         )
 
     def _wake_at(self, moment: float) -> None:
-        # An earlier timer will look again, so one is enough; a needless one does no harm.
-        if self._timer_at is None or moment < self._timer_at:
+        now = self._server.clock.now()
+        # A timer before that moment will look again: one is enough. One in the past was lost with its loop.
+        if self._timer_at is None or not now <= self._timer_at <= moment:
             self._timer_at = moment
-            self._server.call_later(moment - self._server.clock.now(), self._tick)
+            self._server.call_later(moment - now, self._tick)
 
     def _tick(self) -> None:
         self._timer_at = None

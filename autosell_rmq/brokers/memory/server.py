@@ -5,32 +5,36 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import quote
 
-from autosell_rmq.brokers.memory.arguments import refuse_inequivalent, refuse_invalid
 from autosell_rmq.brokers.memory.clock import Clock, SystemClock
 from autosell_rmq.brokers.memory.deaths import goes_in_circles
-from autosell_rmq.brokers.memory.exchange import TYPES, Binding, MemoryExchange
+from autosell_rmq.brokers.memory.entities import Entities
 from autosell_rmq.brokers.memory.loops import call_on
 from autosell_rmq.brokers.memory.queue import MemoryQueue
-from autosell_rmq.brokers.memory.wire import over_the_wire, table
+from autosell_rmq.brokers.memory.wire import over_the_wire
 from autosell_rmq.exceptions import (
-    AccessRefused,
+    BrokerError,
     BrokerUnavailable,
     PublishNacked,
     PublishUnroutable,
     QueueNotFound,
-    TopologyMismatch,
 )
 from autosell_rmq.message import DIRECT_REPLY_TO, Publication
-from autosell_rmq.topology import Exchange, Queue, QueueBinding, Topology
+from autosell_rmq.topology import Topology
 
-if TYPE_CHECKING:
-    from autosell_rmq.brokers.memory.broker import MemoryBroker
-    from autosell_rmq.brokers.memory.requester import MemoryRequester
 
-_PREDECLARED = {f"amq.{type_}": type_ for type_ in TYPES} | {"amq.match": "headers"}
+class Connection(Protocol):
+    """Who may be cut off."""
+
+    def drop(self, error: BrokerError) -> None: ...
+
+
+class ReplyAddress(Protocol):
+    """Who waits for replies."""
+
+    def receive(self, publication: Publication) -> None: ...
 
 
 class MemoryServer:
@@ -45,10 +49,9 @@ class MemoryServer:
         self.vhost = vhost
         self.clock: Clock = clock or SystemClock()
         self.lock = threading.RLock()
-        self.queues: dict[str, MemoryQueue] = {}
-        self.exchanges = {name: MemoryExchange(name, type_) for name, type_ in _PREDECLARED.items()}
-        self.requesters: dict[str, MemoryRequester] = {}
-        self._connections: dict[MemoryBroker, asyncio.AbstractEventLoop] = {}
+        self.entities = Entities(self)
+        self.requesters: dict[str, ReplyAddress] = {}
+        self._connections: dict[Connection, asyncio.AbstractEventLoop] = {}
         self._running = True
 
     @property
@@ -61,36 +64,33 @@ class MemoryServer:
 
     def queue(self, name: str) -> MemoryQueue:
         """Raises `QueueNotFound`."""
-        try:
-            return self.queues[name]
-        except KeyError:
-            raise QueueNotFound(f"NOT_FOUND - no queue '{name}' in vhost '{self.vhost}'") from None
+        return self.entities.queue(name)
+
+    def declare(self, topology: Topology) -> None:
+        """As `Broker.declare`."""
+        with self.lock:
+            self.entities.declare(topology)
 
     def delete_queue(self, name: str) -> None:
         """Delete it with its messages; its consumers are told. Deleting none is no error."""
         with self.lock:
-            queue = self.queues.pop(name, None)
-            if queue is None:
-                return
-            for exchange in self.exchanges.values():
-                exchange.unbind(name)
-            for consumer in list(queue.consumers):
-                consumer.stop(QueueNotFound(f"the broker cancelled the consumer of {name!r}: it was deleted"))
-            queue.close()
+            queue = self.entities.remove_queue(name)
+            if queue is not None:
+                _stop_consumers(queue, QueueNotFound(f"the consumer was cancelled: {name!r} was deleted"))
+                queue.close()
 
     def delete_exchange(self, name: str) -> None:
         """Delete it with its bindings. Deleting none is no error."""
         with self.lock:
-            self.exchanges.pop(name, None)
+            self.entities.exchanges.pop(name, None)
 
     def close_connections(self) -> None:
         """Cut every connection; what was unacked goes back, and the next call connects again."""
         error = BrokerUnavailable("the connection was closed by the server")
         with self.lock:
             # First every consumer, or what comes back from one would go out to the next.
-            for queue in self.queues.values():
-                for consumer in list(queue.consumers):
-                    consumer.stop(error)
+            for queue in self.entities.queues.values():
+                _stop_consumers(queue, error)
             for connection in list(self._connections):
                 connection.drop(error)
 
@@ -106,7 +106,7 @@ class MemoryServer:
 
     # --- what connections ask for -----------------------------------------------------------------
 
-    def attach(self, connection: MemoryBroker) -> None:
+    def attach(self, connection: Connection) -> None:
         """Let a connection in, once or again.
 
         Raises:
@@ -115,15 +115,16 @@ class MemoryServer:
         with self.lock:
             if not self._running:
                 raise BrokerUnavailable("the server in memory is stopped")
-            if connection in self._connections:
+            here = asyncio.get_running_loop()
+            if self._connections.get(connection) is here:
                 return
             for other, loop in list(self._connections.items()):
                 if loop.is_closed():  # nobody closed the connection, but nobody is there any more
                     other.drop(BrokerUnavailable("the event loop was closed"))
-            self._connections[connection] = asyncio.get_running_loop()
+            self._connections[connection] = here
             self._wake_queues()
 
-    def detach(self, connection: MemoryBroker) -> None:
+    def detach(self, connection: Connection) -> None:
         """Let it go; its loop may have run timers, which another connection's loop takes over."""
         with self.lock:
             self._connections.pop(connection, None)
@@ -142,51 +143,8 @@ class MemoryServer:
 
     def _wake_queues(self) -> None:
         with self.lock:
-            for queue in list(self.queues.values()):
+            for queue in list(self.entities.queues.values()):
                 queue.wake()
-
-    def declare(self, topology: Topology) -> None:
-        """As `Broker.declare`."""
-        with self.lock:
-            for exchange in topology.exchanges:
-                self._declare_exchange(exchange)
-            for queue in topology.queues:
-                self._declare_queue(queue)
-            for binding in topology.bindings:
-                self._bind(binding)
-
-    def _declare_exchange(self, exchange: Exchange) -> None:
-        if exchange.type not in TYPES:
-            raise TopologyMismatch(f"COMMAND_INVALID - unknown exchange type '{exchange.type}'")
-        current = self.exchanges.setdefault(exchange.name, MemoryExchange(exchange.name, exchange.type))
-        if current.type != exchange.type:
-            raise TopologyMismatch(
-                f"PRECONDITION_FAILED - inequivalent arg 'type' for exchange '{exchange.name}' in vhost"
-                f" '{self.vhost}': received '{exchange.type}' but current is '{current.type}'"
-            )
-
-    def _declare_queue(self, queue: Queue) -> None:
-        if queue.passive:
-            self.queue(queue.name)
-            return
-        arguments = table(queue.arguments)
-        current = self.queues.get(queue.name)
-        if current is not None:
-            refuse_inequivalent(queue.name, self.vhost, current.arguments, arguments)
-        else:
-            refuse_invalid(queue.name, self.vhost, arguments)
-            self.queues[queue.name] = MemoryQueue(queue.name, arguments, self)
-
-    def _bind(self, binding: QueueBinding) -> None:
-        self.queue(binding.queue)
-        if not binding.exchange:
-            raise AccessRefused("ACCESS_REFUSED - operation not permitted on the default exchange")
-        exchange = self.exchanges.get(binding.exchange)
-        if exchange is None:
-            raise QueueNotFound(f"NOT_FOUND - no exchange '{binding.exchange}' in vhost '{self.vhost}'")
-        exchange.bind(
-            Binding(queue=binding.queue, routing_key=binding.routing_key, arguments=table(binding.arguments))
-        )
 
     # --- the way of a message ---------------------------------------------------------------------
 
@@ -203,7 +161,7 @@ class MemoryServer:
             if not publication.exchange and publication.routing_key.startswith(f"{DIRECT_REPLY_TO}."):
                 self._reply(publication)
                 return
-            queues = self._route(publication)
+            queues = self.entities.route(publication)
             if queues is None:
                 raise PublishUnroutable(
                     f"NOT_FOUND - no exchange '{publication.exchange}' in vhost '{self.vhost}'"
@@ -217,20 +175,11 @@ class MemoryServer:
     def publish_dead_letter(self, letter: Publication) -> bool:
         """Whether there was a queue for it, and every one took it."""
         headers = letter.properties.headers
-        queues = [queue for queue in self._route(letter) or [] if not goes_in_circles(headers, queue.name)]
+        queues = [
+            queue for queue in self.entities.route(letter) or [] if not goes_in_circles(headers, queue.name)
+        ]
         taken = [queue.offer(letter) for queue in queues]
         return bool(taken) and all(taken)
-
-    def _route(self, publication: Publication) -> list[MemoryQueue] | None:
-        """The queues that get it; None where there is no such exchange."""
-        if not publication.exchange:
-            queue = self.queues.get(publication.routing_key)
-            return [queue] if queue is not None else []
-        exchange = self.exchanges.get(publication.exchange)
-        if exchange is None:
-            return None
-        names = exchange.route(publication.routing_key, publication.properties.headers)
-        return [self.queues[name] for name in names]
 
     def _reply(self, publication: Publication) -> None:
         requester = self.requesters.get(publication.routing_key)
@@ -238,6 +187,11 @@ class MemoryServer:
             requester.receive(publication)
         elif publication.mandatory:
             raise _unroutable(publication)
+
+
+def _stop_consumers(queue: MemoryQueue, error: BrokerError) -> None:
+    for consumer in list(queue.consumers):
+        consumer.stop(error)
 
 
 def _unroutable(publication: Publication) -> PublishUnroutable:

@@ -102,6 +102,13 @@ class RabbitSubscription:
         except (BrokerUnavailable, *errors.LOST, TimeoutError):
             pass  # gone with its connection: nothing can be delivered any more
 
+    async def close(self) -> None:
+        """Close the channel: RabbitMQ takes back what is unacked on it."""
+        self._ended = True
+        with suppress(*errors.LOST, TimeoutError):
+            async with asyncio.timeout(5):
+                await self._channel.close()
+
     async def _cancelled_by_broker(self, _: Basic.Cancel) -> None:
         self._lost(
             QueueNotFound(
