@@ -45,8 +45,8 @@ from autosell_rmq.idempotency import (
 )
 from autosell_rmq.message import Message, SendOptions
 from autosell_rmq.middleware import Middleware, Next
-from autosell_rmq.pipeline import MessageEvent, Observer
-from autosell_rmq.producer import RabbitMQProducer
+from autosell_rmq.pipeline import MessageEvent, Observer, ThreadPool
+from autosell_rmq.producer import PreparedSend, RabbitMQProducer
 from autosell_rmq.router import Registration, Router
 from autosell_rmq.sync import SyncRabbitMQProducer
 
@@ -77,6 +77,7 @@ __all__ = [
     "MissingExtra",
     "Next",
     "Observer",
+    "PreparedSend",
     "PublishError",
     "PublishNacked",
     "PublishUnknown",
@@ -99,5 +100,6 @@ __all__ = [
     "StoreUnavailable",
     "Stored",
     "SyncRabbitMQProducer",
+    "ThreadPool",
     "TopologyMismatch",
 ]

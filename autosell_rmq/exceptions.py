@@ -31,6 +31,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import override
 
 
@@ -136,7 +137,7 @@ class LeaseLost(StoreError):
 
 
 class StoreUnavailable(StoreError, ConnectionError):
-    """The idempotency store cannot be reached; nothing was handled."""
+    """The idempotency store cannot be reached. The message comes back by the delay line."""
 
 
 class HandlerDecision(AutosellRmqError):
@@ -157,6 +158,10 @@ class RetryLater(HandlerDecision):
 
     def __init__(self, reason: str = "", *, delay: float | None = None) -> None:
         super().__init__(reason)
-        if delay is not None and not delay >= 0:
+        if delay is not None and not _is_delay(delay):
             raise ConfigError(f"RetryLater(delay={delay!r}): a delay is a number of seconds >= 0")
         self.delay = delay
+
+
+def _is_delay(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf

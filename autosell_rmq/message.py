@@ -7,7 +7,9 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Protocol, TypedDict, Unpack
+from typing import Any, Final, Protocol, TypedDict, Unpack, cast
+
+from autosell_rmq.exceptions import ClosedError
 
 type Headers = Mapping[str, object]
 
@@ -213,6 +215,19 @@ class SyncMessageProducer(Protocol):
     ) -> str: ...
 
 
+class _NoProducer:
+    """Stands in for the producer of a message that no app has handed to a handler."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):  # a protocol of Python's asks whether it is there
+            raise AttributeError(name)
+        raise ClosedError(f"this message has no producer for {name}(): a handler's message has one")
+
+
+NO_PRODUCER: Final = cast("MessageProducer", _NoProducer())
+NO_SYNC_PRODUCER: Final = cast("SyncMessageProducer", _NoProducer())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """A received message: what the wire said, and where its handling stands.
@@ -239,8 +254,8 @@ class Message:
     delivery_count: int | None = None
     attempt: int = 1
     idempotency_key: str | None = None
-    producer: MessageProducer | None = field(default=None, repr=False, compare=False)
-    sync_producer: SyncMessageProducer | None = field(default=None, repr=False, compare=False)
+    producer: MessageProducer = field(default=NO_PRODUCER, repr=False, compare=False)
+    sync_producer: SyncMessageProducer = field(default=NO_SYNC_PRODUCER, repr=False, compare=False)
 
     @property
     def headers(self) -> Headers:

@@ -30,8 +30,7 @@ _RESEND_WAIT = 1.0  # seconds between attempts to get a reply address back
 class _Request:
     publication: Publication
     reply: asyncio.Future[dict[str, Any]] = field(repr=False)
-    accepted: bool = False
-    problem: BrokerError | None = None
+    problem: BrokerError | None  # why it is not known to be accepted; None once it is confirmed
 
 
 class Requests:
@@ -69,7 +68,8 @@ class Requests:
         """
         correlation_id = publication.properties.correlation_id
         assert correlation_id is not None
-        request = _Request(publication, asyncio.get_running_loop().create_future())
+        problem = BrokerUnavailable(f"no reply address could be opened for a request to queue {queue!r}")
+        request = _Request(publication, asyncio.get_running_loop().create_future(), problem)
         try:
             async with asyncio.timeout(timeout):
                 requester = await self._open()
@@ -79,11 +79,7 @@ class Requests:
         except TimeoutError as error:
             if isinstance(error, BrokerError):
                 raise
-            if request.accepted:
-                raise ReplyTimeout(queue, correlation_id, timeout) from None
-            raise request.problem or PublishUnknown(
-                f"no confirm for a request to queue {queue!r} within {timeout:g} s"
-            ) from None
+            raise request.problem or ReplyTimeout(queue, correlation_id, timeout) from None
         finally:
             self._forget(correlation_id, request)
 
@@ -110,6 +106,7 @@ class Requests:
 
     async def _send(self, requester: Requester, request: _Request) -> None:
         """Publish; with an unknown outcome the request stays pending, to be asked again."""
+        request.problem = PublishUnknown("no confirm came for a request")
         try:
             await requester.publish(request.publication, timeout=self._publish_timeout)
         except (PublishUnroutable, PublishNacked):
@@ -120,7 +117,7 @@ class Requests:
             request.problem = error
             self._resend_soon()
         else:
-            request.accepted = True
+            request.problem = None
 
     def _on_reply(self, message: Message) -> None:
         try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
+import ctypes
 import os
 import threading
 from types import TracebackType
@@ -20,7 +23,7 @@ class SyncRabbitMQProducer:
     """`RabbitMQProducer` for scripts, WSGI views and threads: the same calls, each blocking its caller.
 
     Connects on the first call. All threads of a process share one connection; after a fork the child
-    opens its own on its first call and leaves the parent's alone.
+    opens its own on its first call and leaves the parent's alone. One that was not closed is at exit.
 
     ::
 
@@ -34,8 +37,6 @@ class SyncRabbitMQProducer:
         Settings.build(self._url, **settings)  # a wrong setting is told here, not on the first send
         self._lock = threading.Lock()
         self._running: _Running | None = None
-        # A forked child never lets go of its parent's portal: collecting it would close the parent's socket.
-        self._inherited: list[_Running] = []
         self._closed = False
 
     def connect(self) -> None:
@@ -152,7 +153,8 @@ class SyncRabbitMQProducer:
         with self._lock:
             self._closed = True
             running, self._running = self._running, None
-        if running is not None and running.pid == os.getpid():
+            _started.discard(self)
+        if running is not None:
             running.stop()
 
     def __enter__(self) -> Self:
@@ -167,24 +169,30 @@ class SyncRabbitMQProducer:
     def _here(self) -> _Running:
         """What runs in this very process, started now if it does not."""
         running = self._running
-        if running is not None and running.pid == os.getpid():
+        if running is not None:
             return running
         with self._lock:
             if self._closed:
                 raise ClosedError("the producer is closed: make a new one")
-            if self._running is not None and self._running.pid != os.getpid():
-                self._inherited.append(self._running)
-                self._running = None
             if self._running is None:
+                _started.add(self)
                 self._running = _Running(self._url, self._given)
             return self._running
+
+    def _forked(self) -> None:
+        """In the child: begin anew. A thread that is not here any more may have held the lock."""
+        self._lock = threading.Lock()
+        inherited, self._running = self._running, None
+        if inherited is not None:
+            # Never to be collected, not even when the interpreter ends: that would wait for the parent's
+            # thread, and take the parent's socket out of the selector that the two share.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 
 
 class _Running:
     """A portal and the producer on its loop, of one process."""
 
     def __init__(self, url: str | None, settings: SettingsKwargs) -> None:
-        self.pid = os.getpid()
         self._context = start_blocking_portal(name="autosell-rmq-producer")
         self.portal: BlockingPortal = self._context.__enter__()
         self.producer = RabbitMQProducer(url, **settings)
@@ -195,3 +203,24 @@ class _Running:
             self.portal.call(self.producer.close)
         finally:
             self._context.__exit__(None, None, None)
+
+
+# Kept until they are closed: to collect a running one would wait for its thread, wherever that happens.
+_started: set[SyncRabbitMQProducer] = set()
+
+
+def _close_all() -> None:
+    """At exit, while the threads still run: the interpreter's own end would wait for them for ever."""
+    for producer in list(_started):
+        with contextlib.suppress(Exception):
+            producer.close()
+
+
+def _after_fork() -> None:
+    for producer in list(_started):
+        producer._forked()
+    _started.clear()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_after_fork)

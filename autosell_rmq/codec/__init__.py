@@ -1,11 +1,12 @@
 """Bytes on the wire: JSON payloads, replies and the dead letter's envelope."""
 
 from autosell_rmq.codec.dead_letter import DeadLetterReason, Envelope, envelope, restore
-from autosell_rmq.codec.json import decode, encode, rejects_non_finite
+from autosell_rmq.codec.json import Encoded, decode, encode, rejects_non_finite
 from autosell_rmq.codec.reply import error_reply, parse_reply, success_reply
 
 __all__ = [
     "DeadLetterReason",
+    "Encoded",
     "Envelope",
     "decode",
     "encode",

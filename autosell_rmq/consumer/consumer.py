@@ -54,6 +54,12 @@ class Consumer:
         """Declare what the handler needs and begin to consume."""
         options = self.options
         await self._broker.declare(topology.of_handler(options))
+        if options.single_active_consumer and options.queue_type == "classic":
+            logger.warning(
+                "queue %s: single_active_consumer on a classic queue: RabbitMQ 3.10 hands over only when this"
+                " process has disconnected; a quorum queue does it at the drain",
+                options.queue,
+            )
         priority = options.consumer_priority
         self._draining = False
         self._subscription = await self._broker.consume(

@@ -13,7 +13,7 @@ from autosell_rmq.consumer.flow import Flow
 from autosell_rmq.consumer.settlement import Settlement
 from autosell_rmq.exceptions import BrokerError, ConfigError
 from autosell_rmq.idempotency import IdempotencyStore
-from autosell_rmq.message import MessageProducer, SyncMessageProducer
+from autosell_rmq.message import NO_PRODUCER, NO_SYNC_PRODUCER, MessageProducer, SyncMessageProducer
 from autosell_rmq.middleware import Middleware
 from autosell_rmq.pipeline import (
     Handler,
@@ -52,8 +52,8 @@ class ConsumerGroup:
         observers: Sequence[Observer] = (),
         threads: ThreadPool | None = None,
         thread_context: ThreadContext | None = None,
-        producer: MessageProducer | None = None,
-        sync_producer: SyncMessageProducer | None = None,
+        producer: MessageProducer = NO_PRODUCER,
+        sync_producer: SyncMessageProducer = NO_SYNC_PRODUCER,
     ) -> None:
         self._broker = broker
         self._handlers = handlers

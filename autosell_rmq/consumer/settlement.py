@@ -11,8 +11,14 @@ from autosell_rmq.codec import DeadLetterReason
 from autosell_rmq.config import Settings
 from autosell_rmq.consumer import publications
 from autosell_rmq.consumer.flow import Flow
-from autosell_rmq.exceptions import BrokerError, ConfigError, EncodeError, PublishUnroutable
-from autosell_rmq.message import NO_HEADERS, REPLY_TYPE, Message, Publication, printable
+from autosell_rmq.exceptions import (
+    BrokerError,
+    ConfigError,
+    EncodeError,
+    PublishUnknown,
+    PublishUnroutable,
+)
+from autosell_rmq.message import NO_HEADERS, Message, Publication, printable
 from autosell_rmq.pipeline import (
     DeadLetter,
     Done,
@@ -27,6 +33,10 @@ from autosell_rmq.pipeline import (
 from autosell_rmq.topology import delay_hop, is_delay_name, next_hop
 
 logger = logging.getLogger(__name__)
+
+# Anybody may write a direct reply address, and RabbitMQ closes the connection over some malformed ones: each
+# try costs whatever is being published at that moment. The result itself is stored.
+_DIRECT_REPLY_TRIES = 3
 
 
 class Settlement:
@@ -92,8 +102,8 @@ class Settlement:
             )
             return
         try:
-            await self._confirmed(reply, f"a reply to {printable(address)}")
-        except PublishUnroutable:
+            await self._confirmed(reply, f"a reply to {printable(address)}", is_reply=True)
+        except (PublishUnroutable, PublishUnknown):
             self._statistics.replies_lost += 1
             logger.warning(
                 "queue %s: nobody waits at reply_to=%s any more (correlation_id=%s)",
@@ -152,10 +162,12 @@ class Settlement:
             printable(message.correlation_id),
         )
 
-    async def _confirmed(self, publication: Publication, what: str, *, hop: int | None = None) -> None:
+    async def _confirmed(
+        self, publication: Publication, what: str, *, hop: int | None = None, is_reply: bool = False
+    ) -> None:
         """Publish until it is confirmed; a reply that nobody takes is the caller's to judge."""
         wait = self._settings.backoff
-        is_reply = publication.properties.type == REPLY_TYPE
+        unknown = 0
         while True:
             try:
                 if hop is not None and hop not in self._hops:
@@ -163,7 +175,9 @@ class Settlement:
                     self._hops.add(hop)
                 await self._broker.publish(publication, timeout=self._settings.publish_timeout)
             except (BrokerError, ConfigError) as error:
-                if is_reply and isinstance(error, PublishUnroutable):
+                unknown += isinstance(error, PublishUnknown) and not publication.mandatory
+                if is_reply and (isinstance(error, PublishUnroutable) or unknown == _DIRECT_REPLY_TRIES):
+                    self._flow.release(self)
                     raise
                 if hop is not None:
                     self._hops.discard(hop)  # it may have been deleted: declared again before the next try

@@ -124,15 +124,9 @@ class RedisStore(LeaseStore):
 
     @override
     async def claim(self, claim: Claim) -> Record | None:
-        match await self._eval(_CLAIM, claim.key, claim.token, claim.fingerprint, _ms(self.lease)):
-            case None:
-                return None
-            case [b"done", fingerprint, data]:
-                return Record(state="done", fingerprint=fingerprint.decode(), data=data)
-            case [_, fingerprint]:
-                return Record(state="processing", fingerprint=fingerprint.decode())
-            case other:
-                raise self._unexpected(claim.key, other)
+        args = claim.token, claim.fingerprint, _ms(self.lease)
+        found = await self._eval(_CLAIM, claim.key, *args)
+        return None if found is None else _record(*found)
 
     @override
     async def complete(self, claim: Claim, data: bytes) -> bool:
@@ -145,19 +139,8 @@ class RedisStore(LeaseStore):
 
     @override
     async def lookup(self, key: str) -> Record | None:
-        match await self._eval(_LOOKUP, key):
-            case None:
-                return None
-            case [state, fingerprint, data, expires]:
-                done = state == b"done"
-                return Record(
-                    state="done" if done else "processing",
-                    fingerprint=fingerprint.decode(),
-                    data=data if done else None,
-                    expires_at=dt.datetime.fromtimestamp(int(expires) / 1000, dt.UTC),
-                )
-            case other:
-                raise self._unexpected(key, other)
+        found = await self._eval(_LOOKUP, key)
+        return None if found is None else _record(*found)
 
     async def _eval(self, script: str, key: str, *args: str | bytes | int) -> Any:  # noqa: ANN401 - any answer
         """Run a script, by its digest where Redis knows it. Here alone redis-py's errors are translated."""
@@ -196,10 +179,15 @@ class RedisStore(LeaseStore):
         )
         return Redis.from_pool(pool)
 
-    def _unexpected(self, key: str, answer: object) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"Redis at {self._redacted}: {self._prefix + key} holds {type(answer)}, no record"
-        )
+
+def _record(state: bytes, fingerprint: bytes, data: bytes = b"", expires_ms: bytes | None = None) -> Record:
+    done = state == b"done"
+    return Record(
+        state="done" if done else "processing",
+        fingerprint=fingerprint.decode(),
+        data=data if done else None,
+        expires_at=None if expires_ms is None else dt.datetime.fromtimestamp(int(expires_ms) / 1000, dt.UTC),
+    )
 
 
 def _require_redis() -> None:

@@ -12,7 +12,15 @@ from typing import cast
 from autosell_rmq.codec import encode
 from autosell_rmq.config import HandlerOptions, Settings
 from autosell_rmq.idempotency import Call, IdempotencyStore
-from autosell_rmq.message import DEADLINE, Message, MessageProducer, SyncMessageProducer, int_header
+from autosell_rmq.message import (
+    DEADLINE,
+    NO_PRODUCER,
+    NO_SYNC_PRODUCER,
+    Message,
+    MessageProducer,
+    SyncMessageProducer,
+    int_header,
+)
 from autosell_rmq.middleware import Middleware, compose
 from autosell_rmq.pipeline.decide import Expired
 from autosell_rmq.pipeline.events import Observer
@@ -47,8 +55,8 @@ class Surroundings:
     middleware: Sequence[Middleware] = ()
     observers: Sequence[Observer] = ()
     thread_context: ThreadContext | None = None
-    producer: MessageProducer | None = None
-    sync_producer: SyncMessageProducer | None = None
+    producer: MessageProducer = NO_PRODUCER
+    sync_producer: SyncMessageProducer = NO_SYNC_PRODUCER
 
 
 class Execution:

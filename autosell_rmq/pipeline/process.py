@@ -87,7 +87,8 @@ class Pipeline:
     def _refused(self, message: Message, attempt: int) -> Outcome | None:
         """What is settled without looking into the body."""
         settings = self._around.settings
-        counted = message.delivery_count
+        # On a classic queue the header is the sender's word, whatever it says.
+        counted = message.delivery_count if self._options.queue_type == "quorum" else None
         deliveries = counted if counted is not None else int_header(message.headers, DELIVERIES)
 
         def dead(reason: DeadLetterReason, detail: str) -> DeadLetter:

@@ -23,8 +23,9 @@ class NotStarted(Exception):
 class ThreadPool:
     """At most `size` threads, started when needed, kept until `close`."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, name: str = "autosell-rmq-handler") -> None:
         self.size = size
+        self._name = name
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
@@ -43,7 +44,7 @@ class ThreadPool:
         self._work.put((future, lambda: context.run(function)))
         if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
             thread = threading.Thread(
-                target=self._serve, name=f"autosell-rmq-handler-{len(self._threads)}", daemon=True
+                target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True
             )
             self._threads.append(thread)
             thread.start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -109,7 +111,8 @@ class RabbitMQProducer:
             await self._publish(publication)
             return {"correlation_id": sent_as, "sent": True}
         logger.info("request to queue %s, correlation_id=%s", queue_name, printable(sent_as))
-        reply = await requests.ask(publication, queue=queue_name, timeout=timeout)
+        with self._declared_again(publication.exchange):
+            reply = await requests.ask(publication, queue=queue_name, timeout=timeout)
         logger.info("reply from queue %s, correlation_id=%s", queue_name, printable(sent_as))
         return reply
 
@@ -178,11 +181,7 @@ class RabbitMQProducer:
         if exchange_name not in self._declared:
             await self._live().declare(Topology(exchanges=(Exchange(name=exchange_name, type=kind),)))
             self._declared.add(exchange_name)
-        try:
-            await self._publish(publication)
-        except PublishUnroutable:
-            self._declared.discard(exchange_name)  # it may have been deleted: the next call declares it again
-            raise
+        await self._publish(publication)
         return publication.properties.correlation_id or ""
 
     async def close(self) -> None:
@@ -260,8 +259,18 @@ class RabbitMQProducer:
             await self._live().declare(delay_hop(int(hop.removeprefix("autosell.delay.").removesuffix("s"))))
             self._declared.add(hop)
 
+    @contextmanager
+    def _declared_again(self, exchange: str) -> Generator[None]:
+        """Declare an exchange before its next use if it may have been deleted."""
+        try:
+            yield
+        except PublishUnroutable:
+            self._declared.discard(exchange)
+            raise
+
     async def _publish(self, publication: Publication) -> None:
-        await self._live().publish(publication, timeout=self._settings.publish_timeout)
+        with self._declared_again(publication.exchange):
+            await self._live().publish(publication, timeout=self._settings.publish_timeout)
         logger.info(
             "sent to %s %s, correlation_id=%s",
             f"exchange {publication.exchange}" if publication.exchange else "queue",

@@ -24,6 +24,7 @@ from autosell_rmq.message import (
 from autosell_rmq.topology import delay_name, next_hop
 
 _OURS = "x-autosell-"
+_MAX_HEADER_NAME = 128  # bytes; the client library would cut a longer one
 
 
 def to_queue(
@@ -107,6 +108,8 @@ def _publication(
 def _headers(options: SendOptions) -> dict[str, object]:
     headers = dict(options.get("headers", NO_HEADERS))
     for name in headers:
+        if len(str(name).encode()) > _MAX_HEADER_NAME:
+            raise ConfigError(f"headers: {str(name)[:40]!r}… is over {_MAX_HEADER_NAME} bytes, AMQP's limit")
         if name == RETRY_COUNT or str(name).startswith(_OURS):
             raise ConfigError(f"headers: {name!r} is reserved; names of yours are strings without {_OURS!r}")
     deadline = options.get("deadline")

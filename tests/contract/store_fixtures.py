@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import redis
 
@@ -50,7 +50,7 @@ class Work:
 
 
 @contextlib.contextmanager
-def redis_prefix() -> Iterator[str]:
+def redis_prefix() -> Generator[str]:
     """A key prefix of its own in the Redis of the tests, emptied afterwards; skips or fails without Redis."""
     services.require("redis")
     prefix = f"{unique('store')}:"

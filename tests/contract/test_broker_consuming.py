@@ -321,10 +321,10 @@ async def test_a_single_active_consumer_is_followed_by_the_next(
 
     await first.subscription.cancel()
     await in_hand.ack()
-    # A classic queue of RabbitMQ 3.10 looks at its new consumer only when something else happens.
-    await send_bodies(broker, queue, [b"3"])
+    # A classic queue of RabbitMQ 3.10.8 turns to the next one only now; a publish before would crash it.
+    await first.subscription.close()
 
-    assert bodies(await second.take(2)) == [b"2", b"3"]
+    assert (await second.next()).message.body == b"2"
 
 
 async def test_messages_with_priority_come_first(lab: BrokerLab, broker: Broker) -> None:

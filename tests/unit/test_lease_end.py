@@ -209,6 +209,28 @@ async def test_a_cancellation_after_the_call_comes_after_its_result_is_stored() 
 
 
 @virtual_time
+async def test_a_cancellation_after_the_call_hides_that_the_lease_was_lost_but_logs_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, handler = FakeStore(), Handler(1)
+
+    async def overtaken() -> None:
+        await asyncio.sleep(2)
+        somebody_takes_over(store, b"theirs")
+
+    store.faults["complete"] = [overtaken]
+    task = start(store, handler)
+    await asyncio.sleep(2)
+    task.cancel()
+
+    with caplog.at_level(logging.WARNING), pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert store.rows[KEY].data == b"theirs"
+    assert "taken over" in caplog.text
+
+
+@virtual_time
 async def test_a_cancellation_after_the_call_waits_seconds_for_a_store_that_is_away() -> None:
     store, handler = FakeStore(), Handler(1)
     store.forever["complete"] = DOWN

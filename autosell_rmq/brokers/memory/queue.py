@@ -98,7 +98,7 @@ class MemoryQueue:
         """A message as a consumer gets it; its headers are the consumer's own."""
         publication = entry.publication
         headers = table(publication.properties.headers)
-        if self._counts:
+        if self._counts and entry.returns:
             headers["x-delivery-count"] = entry.returns
         return Message(
             queue=self.name,

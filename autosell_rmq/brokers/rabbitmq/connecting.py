@@ -63,6 +63,9 @@ async def _attempt(settings: Settings, url: BrokerURL, purpose: str) -> Connecti
         raise
     except (*errors.LOST, OSError, TimeoutError) as error:
         raise errors.connecting(error, url) from None
+    finally:
+        if connection.transport is None:  # or, collected later, it leaves a coroutine that nobody awaits
+            await connection.close()
     logger.info("connected to RabbitMQ at %s (%s)", url, purpose)
     return connection
 
