@@ -111,6 +111,18 @@ class RabbitMQ:
         lost = (str(group.lost.result()),) if group.lost.done() else ()
         return lost + group.flow.reasons
 
+    async def backlog(self) -> int:
+        """How many messages there are to handle now: ready in the consumed queues, or in hand.
+
+        Those in the delay line are not counted, and one on its way to us may not be: ask twice.
+
+        Raises:
+            QueueNotFound: a queue is not declared yet.
+        """
+        group = self._runner.group
+        depths = [await self._broker.depth(entry.queue) for entry in self._router]
+        return sum(depths) + (group.in_hand if group is not None else 0)
+
     async def connect(self) -> None:
         """Connect. Idempotent; `async with` does it.
 

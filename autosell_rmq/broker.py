@@ -92,6 +92,14 @@ class Broker(Protocol):
         """
         ...
 
+    async def depth(self, queue: str) -> int:
+        """How many messages of a queue are ready: those in nobody's hands.
+
+        Raises:
+            QueueNotFound: there is no such queue.
+        """
+        ...
+
     async def publish(self, publication: Publication, *, timeout: float) -> None:
         """Publish; returns when the broker has confirmed that it is stored (or, not mandatory, routed).
 

@@ -26,6 +26,8 @@ FIRST_EXCHANGE: Final = "x-autosell-exchange"  # where the sender published it, 
 FIRST_ROUTING_KEY: Final = "x-autosell-routing-key"
 CONFLICT: Final = "x-idempotency-conflict"  # on a reply: the id was used before with another body
 
+REASON_CODE: Final = "x-autosell-reason-code"  # on a dead letter: why, in a word
+
 REPLY_TYPE: Final = "reply"  # the AMQP type property of our replies
 DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
 

@@ -41,8 +41,7 @@ class SyncRabbitMQProducer:
 
     def connect(self) -> None:
         """Connect now, instead of on the first call; see `RabbitMQProducer.connect`."""
-        running = self._here()
-        running.portal.call(running.producer.connect)
+        self._here().blocking.connect()
 
     def send_message(
         self,
@@ -179,8 +178,11 @@ class SyncRabbitMQProducer:
                 self._running = _Running(self._url, self._given)
             return self._running
 
-    def _forked(self) -> None:
-        """In the child: begin anew. A thread that is not here any more may have held the lock."""
+    def after_fork(self) -> None:
+        """In a forked child, called by Python itself: begin anew.
+
+        A thread that is not here any more may have held the lock.
+        """
         self._lock = threading.Lock()
         inherited, self._running = self._running, None
         if inherited is not None:
@@ -218,7 +220,7 @@ def _close_all() -> None:
 
 def _after_fork() -> None:
     for producer in list(_started):
-        producer._forked()
+        producer.after_fork()
     _started.clear()
 
 

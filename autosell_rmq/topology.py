@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from autosell_rmq.config import HandlerOptions
+from autosell_rmq.config import DELAY_LINE, HandlerOptions
 from autosell_rmq.message import NO_HEADERS, Headers
 
 # Past this many deliveries RabbitMQ itself dead-letters a message, raw: the net below our own count of 20.
@@ -107,12 +107,12 @@ def _work_queue_arguments(options: HandlerOptions) -> dict[str, object]:
 
 def delay_name(hop: int) -> str:
     """The queue, and the exchange in front of it, in which a message waits `hop` seconds."""
-    return f"autosell.delay.{hop}s"
+    return f"{DELAY_LINE}{hop}s"
 
 
 def is_delay_name(name: str) -> bool:
     """Whether a queue belongs to the delay line."""
-    return name.startswith("autosell.delay.")
+    return name.startswith(DELAY_LINE)
 
 
 def delay_hop(hop: int) -> Topology:

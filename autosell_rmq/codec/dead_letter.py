@@ -146,10 +146,15 @@ def _properties(message: Message) -> dict[str, object]:
     }
 
 
+# What JSON has no type for is a table of one such name; a sender's own table that looks like one is a $table.
+_TAGS: Final = frozenset({"$base64", "$datetime", "$text", "$table"})
+
+
 def _portable(value: object) -> object:
     """A header's value as JSON: what JSON has no type for is tagged, so that `_restored` finds it back."""
     if isinstance(value, Mapping):
-        return {str(name): _portable(item) for name, item in value.items()}
+        table = {str(name): _portable(item) for name, item in value.items()}
+        return {"$table": table} if len(table) == 1 and table.keys() <= _TAGS else table
     if isinstance(value, list | tuple):
         return [_portable(item) for item in value]
     if isinstance(value, bytes):
@@ -179,5 +184,7 @@ def _restored_value(value: object) -> object:
             return dt.datetime.fromisoformat(text)
         case {"$text": str(text), **rest} if not rest:
             return text
+        case {"$table": dict(table), **rest} if not rest:
+            return _restored(table)
         case _:
             return _restored(value)

@@ -1,6 +1,7 @@
 """What can be set, with its defaults and limits; a wrong value is refused here, by name."""
 
 from autosell_rmq.config.handler import (
+    DELAY_LINE,
     Binding,
     HandlerKwargs,
     HandlerOptions,
@@ -18,6 +19,7 @@ from autosell_rmq.config.settings import (
 from autosell_rmq.config.url import BrokerURL
 
 __all__ = [
+    "DELAY_LINE",
     "SETTING_NAMES",
     "Binding",
     "BrokerURL",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 from autosell_rmq.exceptions import ConfigError
 
 _MAX_NAME = 255  # bytes; a short string of AMQP 0-9-1
+_DECLARABLE = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]+")  # as pamqp has it
 
 
 def whole(name: str, value: object, *, least: int = 0, most: int | None = None) -> None:
@@ -38,6 +40,21 @@ def entity_name(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r}: not valid Unicode") from None
     if size > _MAX_NAME:
         raise ConfigError(f"{name}: {size} bytes long, RabbitMQ takes names of up to {_MAX_NAME} bytes")
+
+
+def declared_name(name: str, value: object, *, most: int = _MAX_NAME) -> None:
+    """Refuse what the client library cannot declare as a queue or an exchange."""
+    entity_name(name, value)
+    if not _DECLARABLE.fullmatch(str(value)) or len(str(value)) > most:
+        raise ConfigError(
+            f"{name}={value!r}: expected up to {most} of the characters A-Z a-z 0-9 -_.:@#,/+ and space"
+        )
+
+
+def flag(name: str, value: object) -> None:
+    """Refuse what is not True or False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: expected True or False")
 
 
 def one_of(name: str, value: object, *allowed: object) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict, Unpack
 
-from autosell_rmq.config.check import entity_name, one_of, seconds, whole
+from autosell_rmq.config.check import declared_name, entity_name, flag, one_of, seconds, whole
 from autosell_rmq.config.settings import Settings
 from autosell_rmq.exceptions import ConfigError
 from autosell_rmq.message import NO_HEADERS, Headers, Message
+
+DELAY_LINE = "autosell.delay."  # how the names of the delay line's queues begin
 
 type Effect = Literal["exactly_once", "lease"]
 type IdempotencyKey = Literal["correlation_id", "message_id"] | Callable[[Message], str | None] | None
@@ -25,11 +27,9 @@ class Binding:
     arguments: Headers = field(default=NO_HEADERS, hash=False)
 
     def __post_init__(self) -> None:
-        entity_name("Binding(exchange)", self.exchange)
-        if len(str(self.routing_key).encode()) > 255:
-            raise ConfigError(
-                f"Binding(routing_key={self.routing_key!r}): expected a string of up to 255 bytes"
-            )
+        declared_name("Binding(exchange)", self.exchange, most=127)
+        if self.routing_key != "":
+            entity_name("Binding(routing_key)", self.routing_key)
         one_of("Binding(exchange_type)", self.exchange_type, "topic", "direct", "fanout", "headers")
 
 
@@ -101,28 +101,40 @@ class HandlerOptions:
     accept_replies: bool = False
 
     def __post_init__(self) -> None:
-        entity_name("queue", self.queue)
-        entity_name("dlq", self.dlq)
-        if self.queue == self.dlq:
-            raise ConfigError(
-                f"queue and dlq are both {self.queue!r}: a dead letter needs a queue of its own"
-            )
-        whole("max_retries", self.max_retries)
-        whole("prefetch", self.prefetch, least=1, most=65_535)
-        seconds("timeout", self.timeout)
-        seconds("retry_delay", self.retry_delay)
-        seconds("max_retry_delay", self.max_retry_delay)
+        self._check_names()
+        self._check_numbers()
+        for name in ("declare", "single_active_consumer", "accept_replies"):
+            flag(name, getattr(self, name))
         one_of("queue_type", self.queue_type, "quorum", "classic")
         one_of("on_conflict", self.on_conflict, "first_result", "reject")
-        if self.effect is not None:
-            one_of("effect", self.effect, "exactly_once", "lease")
-        if self.max_priority is not None:
-            whole("max_priority", self.max_priority, least=1, most=255)
+        one_of("effect", self.effect, None, "exactly_once", "lease")
         if not (self.idempotency_key is None or callable(self.idempotency_key)):
             one_of("idempotency_key", self.idempotency_key, "correlation_id", "message_id")
         for binding in self.bind:
             if not isinstance(binding, Binding):
                 raise ConfigError(f"bind={binding!r}: expected Binding(exchange, routing_key)")
+
+    def _check_names(self) -> None:
+        declared_name("queue", self.queue)
+        declared_name("dlq", self.dlq)
+        if self.queue == self.dlq:
+            raise ConfigError(f"queue and dlq are both {self.queue!r}: a dead letter needs its own")
+        if self.queue.startswith(DELAY_LINE) or self.dlq.startswith(DELAY_LINE):
+            raise ConfigError(f"queue={self.queue!r}, dlq={self.dlq!r}: {DELAY_LINE}* is the delay line's")
+
+    def _check_numbers(self) -> None:
+        whole("max_retries", self.max_retries)
+        whole("prefetch", self.prefetch, least=1, most=65_535)
+        for name in ("timeout", "retry_delay", "max_retry_delay"):
+            seconds(name, getattr(self, name))
+        if self.retry_delay > self.max_retry_delay:
+            raise ConfigError(
+                f"retry_delay={self.retry_delay:g} is over max_retry_delay={self.max_retry_delay:g}"
+            )
+        if self.max_priority is not None:
+            whole("max_priority", self.max_priority, least=1, most=255)
+        if self.consumer_priority is not None:
+            whole("consumer_priority", self.consumer_priority, least=-(2**31), most=2**31 - 1)
 
     @classmethod
     def resolve(cls, queue: str, settings: Settings, **given: Unpack[HandlerKwargs]) -> HandlerOptions:
@@ -133,6 +145,11 @@ class HandlerOptions:
                 f"handler({queue!r}): unknown option {', '.join(sorted(unknown))};"
                 f" known are {', '.join(sorted(_NAMES))}"
             )
+        if "retry_delay" in given:
+            seconds("retry_delay", given["retry_delay"])
+        arguments: object = given.get("arguments", {})
+        if not isinstance(arguments, Mapping):
+            raise ConfigError(f"arguments={arguments!r}: expected a dict of queue arguments (x-…)")
         options: dict[str, Any] = {
             "dlq": default_dlq(queue),
             "max_retries": settings.max_retries,
@@ -144,6 +161,8 @@ class HandlerOptions:
             **given,
         }
         bind = options.pop("bind", ())
+        if not isinstance(bind, Binding | Sequence):
+            raise ConfigError(f"bind={bind!r}: expected Binding(exchange, routing_key), or several in a list")
         options["bind"] = (bind,) if isinstance(bind, Binding) else tuple(bind)
         if options["bind"]:
             options.setdefault("idempotency_key", "message_id")

@@ -49,10 +49,11 @@ class BrokerURL:
         Raises:
             ConfigError: with the part that is wrong; the password is never in the message.
         """
-        if not str(url).strip():
+        url = str(url).strip()
+        if not url:
             raise ConfigError("the broker's URL is empty: expected amqp://user:password@host:5672/vhost")
         try:
-            parts = urlsplit(url.strip())
+            parts = urlsplit(url)
             port = parts.port
         except ValueError:
             raise ConfigError(

@@ -10,6 +10,7 @@ from autosell_rmq import topology
 from autosell_rmq.broker import Broker, Delivery, Subscription
 from autosell_rmq.config import HandlerOptions
 from autosell_rmq.consumer.flow import Flow
+from autosell_rmq.consumer.publications import taken_out
 from autosell_rmq.consumer.settlement import Settlement
 from autosell_rmq.exceptions import BrokerError, ClosedError, DeliveryLost
 from autosell_rmq.idempotency import Abandoned
@@ -125,9 +126,10 @@ class Consumer:
             await self._give_back(delivery.fail)
 
     async def _handle(self, delivery: Delivery) -> None:
+        message = taken_out(delivery.message)
         try:
             await self._admitted()
-            outcome = await self._pipeline.process(delivery.message)
+            outcome = await self._pipeline.process(message)
         except Abandoned:
             raise  # its thread still runs: the message goes back when the channel closes
         except NotStarted:
@@ -139,7 +141,7 @@ class Consumer:
         if isinstance(outcome, Later) and outcome.why == "store":
             self._flow.hold_for(_STORE_PAUSE, self, "the idempotency store does not answer")
         try:
-            await self._settlement.settle(delivery, outcome, self.options.dlq)
+            await self._settlement.settle(delivery, message, outcome, self.options.dlq)
         except asyncio.CancelledError:
             await self._give_back(delivery.requeue)
             raise

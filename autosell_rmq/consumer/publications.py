@@ -6,7 +6,8 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
 
-from autosell_rmq.codec import DeadLetterReason, envelope, error_reply, success_reply
+from autosell_rmq.codec import DeadLetterReason, envelope, error_reply, restore, success_reply
+from autosell_rmq.exceptions import DecodeError
 from autosell_rmq.message import (
     ATTEMPT,
     BUSY,
@@ -17,6 +18,7 @@ from autosell_rmq.message import (
     DUE,
     FIRST_EXCHANGE,
     FIRST_ROUTING_KEY,
+    REASON_CODE,
     REPLY_TYPE,
     RETRY_COUNT,
     Message,
@@ -32,10 +34,29 @@ from autosell_rmq.topology import delay_name, next_hop
 
 JSON = "application/json"
 DEATH_REASON = "x-death-reason"  # the header that autosell-rmq 0.1.4 writes on its dead letters
-REASON_CODE = "x-autosell-reason-code"
 FAILED_AT = "x-autosell-failed-at"
 ORIGINAL_QUEUE = "x-autosell-queue"
+RECOUNT_HOP = 1  # seconds
 _MAX_HEADER_REASON = 1000  # characters; headers must never come near the frame's size
+
+
+_OF_A_FORMER_LIFE = frozenset({ATTEMPT, RETRY_COUNT, DUE, DEADLINE, BUSY, DELIVERIES})
+
+
+def taken_out(message: Message) -> Message:
+    """A dead letter of ours that came back to a work queue, as the message inside of it; else the same.
+
+    So a replay may be a plain move from the DLQ (a shovel, a queue's own dead-lettering), and a circle of
+    queues does not put envelope into envelope. Attempts are counted anew.
+    """
+    if REASON_CODE not in message.headers or message.properties.type == REPLY_TYPE:
+        return message
+    try:
+        letter = restore(message.body)
+    except (DecodeError, ValueError, TypeError):
+        return message  # it was buried raw
+    headers = {name: v for name, v in letter.properties.headers.items() if name not in _OF_A_FORMER_LIFE}
+    return replace(message, body=letter.body, properties=replace(letter.properties, headers=headers))
 
 
 def success(message: Message, outcome: Done) -> Publication:
@@ -84,8 +105,13 @@ def delayed(message: Message, outcome: Later, *, now: float) -> Publication:
 
 
 def recounted(message: Message, outcome: Recount, *, now: float) -> Publication:
-    """A copy to the message's own queue that carries our count of its deliveries."""
-    return _copy(message, _copied_headers(message, now) | {DELIVERIES: outcome.deliveries}, exchange="")
+    """A copy that carries our count of its deliveries.
+
+    It comes back by the delay line, not at once: a handler that kills its process would do so before the
+    ack of the original is out, and each death would leave one more copy and count nothing.
+    """
+    headers = _copied_headers(message, now) | {DELIVERIES: outcome.deliveries}
+    return _copy(message, headers, exchange=delay_name(RECOUNT_HOP))
 
 
 def _copied_headers(message: Message, now: float) -> dict[str, object]:

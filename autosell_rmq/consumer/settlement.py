@@ -64,23 +64,23 @@ class Settlement:
         self._observers = observers
         self._hops: set[int] = set()
 
-    async def settle(self, delivery: Delivery, outcome: Outcome, dlq: str) -> None:
-        """Publish what the outcome asks for, then ack.
+    async def settle(self, delivery: Delivery, message: Message, outcome: Outcome, dlq: str) -> None:
+        """Publish what the outcome of the delivery's `message` asks for, then ack.
 
         Raises:
             DeliveryLost: the broker will deliver the message again.
             asyncio.CancelledError: the delivery is not settled.
         """
-        message = delivery.message
         match outcome:
             case Done():
                 await self._reply(message, publications.success(message, outcome))
             case Later():
                 if not await self._delay(message, outcome, dlq):
-                    return await self.settle(delivery, _cannot_copy(outcome), dlq)
+                    return await self.settle(delivery, message, _cannot_copy(outcome), dlq)
             case Recount():
                 copy = publications.recounted(message, outcome, now=self._broker.now())
-                await self._confirmed(copy, f"the recount of a message of {message.queue!r}")
+                what = f"the recount of a message of {message.queue!r}"
+                await self._confirmed(copy, what, hop=publications.RECOUNT_HOP)
             case DeadLetter():
                 await self._bury(message, outcome, dlq)
                 await self._reply(message, publications.failure(message, outcome))

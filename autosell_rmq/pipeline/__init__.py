@@ -7,7 +7,7 @@ from autosell_rmq.pipeline.in_thread import ThreadContext
 from autosell_rmq.pipeline.outcome import DeadLetter, Done, Later, Outcome, Recount
 from autosell_rmq.pipeline.process import Pipeline
 from autosell_rmq.pipeline.statistics import Statistics
-from autosell_rmq.pipeline.threads import NotStarted, ThreadPool
+from autosell_rmq.pipeline.threads import NotStarted, ThreadPool, result_of, waiting
 
 __all__ = [
     "DeadLetter",
@@ -25,5 +25,7 @@ __all__ = [
     "Surroundings",
     "ThreadContext",
     "ThreadPool",
+    "result_of",
     "tell",
+    "waiting",
 ]

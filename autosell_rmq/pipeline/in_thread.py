@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import partial
-from queue import SimpleQueue
 from typing import cast
 
 from autosell_rmq.idempotency import Abandoned
 from autosell_rmq.message import Message
 from autosell_rmq.middleware import Middleware, compose
 from autosell_rmq.pipeline.handler import Handler
-from autosell_rmq.pipeline.threads import ThreadPool, finished
+from autosell_rmq.pipeline.threads import ThreadPool, finished, result_of
 
 logger = logging.getLogger(__name__)
 
+type _Item = tuple[Future[object], Callable[[], object]]
 type ThreadContext = Callable[[], AbstractContextManager[None]]
 
 
@@ -86,7 +88,7 @@ def call_here(
     """
     if not middleware:
         return _resolved(handler.call(message, arguments), loop)
-    work: SimpleQueue[tuple[Future[object], Callable[[], object]] | None] = SimpleQueue()
+    work = _Handover()
 
     async def hand_over(passed: Message) -> object:
         future: Future[object] = Future()
@@ -98,7 +100,7 @@ def call_here(
 
     chain = asyncio.run_coroutine_threadsafe(around(), loop)
     chain.add_done_callback(lambda _: work.put(None))
-    while (item := work.get()) is not None:
+    while (item := result_of(work.take())) is not None:
         future, function = item
         if not future.set_running_or_notify_cancel():
             continue
@@ -106,7 +108,7 @@ def call_here(
             future.set_result(_resolved(function(), loop))
         except BaseException as error:  # noqa: BLE001 - the middleware sees it first
             future.set_exception(error)
-    return chain.result()
+    return result_of(chain)
 
 
 def _resolved(result: object, loop: asyncio.AbstractEventLoop) -> object:
@@ -117,4 +119,32 @@ def _resolved(result: object, loop: asyncio.AbstractEventLoop) -> object:
     async def awaited() -> object:
         return cast("object", await result)
 
-    return asyncio.run_coroutine_threadsafe(awaited(), loop).result()
+    return result_of(asyncio.run_coroutine_threadsafe(awaited(), loop))
+
+
+class _Handover:
+    """What the loop puts, a thread takes: a queue whose next item is a future, for `result_of`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._items: deque[_Item | None] = deque()
+        self._taker: Future[_Item | None] | None = None
+
+    def put(self, item: _Item | None) -> None:
+        with self._lock:
+            taker, self._taker = self._taker, None
+            if taker is None:
+                self._items.append(item)
+        if taker is not None:
+            taker.set_result(item)
+
+    def take(self) -> Future[_Item | None]:
+        """The next item; only one may be waited for at a time."""
+        future: Future[_Item | None] = Future()
+        with self._lock:
+            if not self._items:
+                self._taker = future
+                return future
+            item = self._items.popleft()
+        future.set_result(item)
+        return future

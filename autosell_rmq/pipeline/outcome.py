@@ -42,7 +42,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recount:
-    """Redelivered by a queue that keeps no count: copy it to its own queue with ours, then ack."""
+    """Redelivered by a queue that keeps no count: copy it to the delay line with ours, then ack."""
 
     deliveries: int
 

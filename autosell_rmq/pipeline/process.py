@@ -34,6 +34,8 @@ from autosell_rmq.topology import DUE_TOLERANCE
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_LOGGED = 2000  # characters
+
 DELIVERY_LIMIT = 20  # deliveries without an outcome; the broker's own net is at 50
 
 
@@ -87,17 +89,12 @@ class Pipeline:
     def _refused(self, message: Message, attempt: int) -> Outcome | None:
         """What is settled without looking into the body."""
         settings = self._around.settings
-        # On a classic queue the header is the sender's word, whatever it says.
-        counted = message.delivery_count if self._options.queue_type == "quorum" else None
-        deliveries = counted if counted is not None else int_header(message.headers, DELIVERIES)
 
         def dead(reason: DeadLetterReason, detail: str) -> DeadLetter:
             return DeadLetter(reason=reason, detail=detail, attempts=attempt - 1)
 
-        if deliveries >= DELIVERY_LIMIT:
-            return dead(DeadLetterReason.DELIVERY_LIMIT, f"{deliveries} deliveries ended without an outcome")
-        if message.redelivered and counted is None:
-            return Recount(deliveries=deliveries + 1)
+        if message.redelivered and (outcome := self._redelivered(message, attempt)) is not None:
+            return outcome
         if len(message.body) > settings.max_body_bytes:
             size = f"the body takes {len(message.body)} bytes, the limit is {settings.max_body_bytes}"
             return dead(DeadLetterReason.TOO_LARGE, size)
@@ -109,6 +106,21 @@ class Pipeline:
         if message.properties.type == REPLY_TYPE and not self._options.accept_replies:
             return dead(DeadLetterReason.REJECTED, "a reply came to a queue of requests (type=reply)")
         return None
+
+    def _redelivered(self, message: Message, attempt: int) -> Recount | DeadLetter | None:
+        """A delivery ended without an outcome before: count, and give up at the limit."""
+        # On a classic queue the broker's header is the sender's word, whatever it says.
+        counted = message.delivery_count if self._options.queue_type == "quorum" else None
+        deliveries = counted or 0
+        if counted is None:
+            # Ours may be forged, too: whatever it says, the message has had the run that brought it here.
+            deliveries = int_header(message.headers, DELIVERIES, most=DELIVERY_LIMIT - 1) + 1
+            if deliveries < DELIVERY_LIMIT:
+                return Recount(deliveries=deliveries)
+        if deliveries < DELIVERY_LIMIT:
+            return None
+        detail = f"{deliveries} deliveries ended without an outcome"
+        return DeadLetter(reason=DeadLetterReason.DELIVERY_LIMIT, detail=detail, attempts=attempt - 1)
 
     async def _handled(self, message: Message, attempt: int) -> Outcome:
         around, execution = self._around, self._execution
@@ -232,6 +244,7 @@ class Pipeline:
             outcome = replace(outcome, detail=self._shown(outcome.detail))
         last = isinstance(outcome, DeadLetter)
         expected = isinstance(error, HandlerDecision | DecodeError | InvalidMessage | Expired)
+        traced = last and not expected and _may_be_logged(text, shown)
         logger.log(
             logging.ERROR if last else logging.WARNING,
             "queue %s: attempt %d of %d failed: %s",
@@ -239,9 +252,14 @@ class Pipeline:
             attempt,
             self._options.max_retries + 1,
             printable(shown),
-            exc_info=None if expected or not last or shown != text else _from_user_code(error),
+            exc_info=_from_user_code(error) if traced else None,
         )
         return outcome
+
+
+def _may_be_logged(text: str, shown: str) -> bool:
+    """A traceback ends in the error's whole text: not where that was redacted, or is a book."""
+    return text == shown and len(text) <= _LONGEST_LOGGED
 
 
 def _from_user_code(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -21,11 +21,20 @@ class NotStarted(Exception):
 
 
 class ThreadPool:
-    """At most `size` threads, started when needed, kept until `close`."""
+    """At most `size` threads, started when needed, kept until `stop`.
 
-    def __init__(self, size: int, *, name: str = "autosell-rmq-handler") -> None:
+    Args:
+        size: the most threads.
+        name: of each, with a number.
+        at_end: called in each thread when it ends: to close what belongs to it.
+    """
+
+    def __init__(
+        self, size: int, *, name: str = "autosell-rmq-handler", at_end: Callable[[], None] | None = None
+    ) -> None:
         self.size = size
         self._name = name
+        self._at_end = at_end
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
@@ -50,10 +59,11 @@ class ThreadPool:
             thread.start()
         return future
 
-    def stop(self) -> None:
+    def stop(self) -> Sequence[threading.Thread]:
         """Start nothing more: what no thread has taken up fails with `NotStarted`; returns at once.
 
-        The threads end when they have finished what they run.
+        Returns:
+            the threads, for who wants to wait: each ends when it has finished what it runs.
         """
         self._stopped = True
         with contextlib.suppress(Empty):
@@ -62,9 +72,17 @@ class ThreadPool:
                     work[0].set_exception(NotStarted())
         for _ in self._threads:
             self._work.put(None)
-        self._threads = []
+        ending, self._threads = self._threads, []
+        return ending
 
     def _serve(self) -> None:
+        try:
+            self._work_off()
+        finally:
+            if self._at_end is not None:
+                self._at_end()
+
+    def _work_off(self) -> None:
         while (work := self._work.get()) is not None:
             future, function = work
             if future.set_running_or_notify_cancel():
@@ -77,6 +95,27 @@ class ThreadPool:
                     del result
             del work, future, function  # an idle thread must not keep the last message alive
             self._idle.release()
+
+
+class _Waiting:
+    """How threads wait for the event loop; one for the process.
+
+    Attributes:
+        serve: called first, with what is waited for; returns when that is done. By default there is none:
+            only `autosell_rmq.testing.BorrowedThreads` sets it.
+    """
+
+    serve: Callable[[Future[Any]], object] | None = None
+
+
+waiting = _Waiting()
+
+
+def result_of[T](future: Future[T]) -> T:
+    """Wait in a thread for what the event loop does; returns, or raises, what came of it."""
+    if waiting.serve is not None:
+        waiting.serve(future)
+    return future.result()
 
 
 async def finished[T](future: Future[T]) -> T:

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from autosell_rmq.exceptions import ClosedError
 from autosell_rmq.message import SendOptions
+from autosell_rmq.pipeline import result_of
 from autosell_rmq.producer.producer import RabbitMQProducer
 
 
@@ -21,6 +22,10 @@ class BlockingProducer:
     def __init__(self, producer: RabbitMQProducer, loop: asyncio.AbstractEventLoop) -> None:
         self._producer = producer
         self._loop = loop
+
+    def connect(self) -> None:
+        """See `RabbitMQProducer.connect`."""
+        self._wait(self._producer.connect())
 
     def send_message(
         self,
@@ -89,7 +94,7 @@ class BlockingProducer:
             )
         future = self.submit(call)
         try:
-            return future.result()
+            return result_of(future)
         except BaseException:
             future.cancel()
             raise

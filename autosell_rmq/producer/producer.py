@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 
 from autosell_rmq.broker import Broker
 from autosell_rmq.brokers import create_broker
-from autosell_rmq.config import Settings, SettingsKwargs, from_environment
+from autosell_rmq.config import DELAY_LINE, Settings, SettingsKwargs, from_environment
 from autosell_rmq.config.check import one_of, seconds
 from autosell_rmq.exceptions import ClosedError, PublishUnroutable, QueueNotFound
 from autosell_rmq.message import Publication, SendOptions, printable
@@ -256,7 +256,7 @@ class RabbitMQProducer:
         except QueueNotFound as error:
             raise PublishUnroutable(f"no queue takes a delayed message to {queue!r}: {error}") from None
         if hop not in self._declared:
-            await self._live().declare(delay_hop(int(hop.removeprefix("autosell.delay.").removesuffix("s"))))
+            await self._live().declare(delay_hop(int(hop.removeprefix(DELAY_LINE).removesuffix("s"))))
             self._declared.add(hop)
 
     @contextmanager

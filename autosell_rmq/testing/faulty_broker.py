@@ -44,6 +44,10 @@ class FaultyBroker(Broker):
             await self._broker.declare(topology)
 
     @override
+    async def depth(self, queue: str) -> int:
+        return await self._broker.depth(queue)
+
+    @override
     async def publish(self, publication: Publication, *, timeout: float) -> None:
         async with self._faults.around("publish"):
             await self._broker.publish(publication, timeout=timeout)

@@ -106,7 +106,7 @@ async def test_with_a_wrong_password_it_says_so() -> None:
 
 
 async def test_make_demo_runs_it(tmp_path: Path) -> None:
-    async with running("make", "--dry-run", "demo") as run:
+    async with running("make", "--no-print-directory", "--dry-run", "demo") as run:
         assert await run.exit_code() == 0, run.transcript
 
     assert run.lines[-1] == ".venv/bin/python examples/demo/demo.py"

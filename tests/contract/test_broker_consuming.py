@@ -368,3 +368,20 @@ async def test_a_delivery_never_comes_from_inside_a_publish(
 
     await eventually(arrived.is_set)
     assert nested == [False]
+
+
+async def test_depth_counts_what_is_in_nobodys_hands(lab: BrokerLab, broker: Broker) -> None:
+    queue = await lab.queue(broker)
+    assert await broker.depth(queue) == 0
+
+    await send_bodies(broker, queue, [b"1", b"2", b"3"])
+    assert await broker.depth(queue) == 3
+
+    inbox = await Inbox.of(broker, queue, prefetch=2)
+    await inbox.take(2)
+    assert await broker.depth(queue) == 1
+
+
+async def test_depth_of_no_queue(broker: Broker) -> None:
+    with pytest.raises(QueueNotFound):
+        await broker.depth(unique("nowhere"))

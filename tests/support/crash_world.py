@@ -35,11 +35,18 @@ class Database:
 class Session(IdempotencyStore):
     """One worker's connection to the database: effect and result are committed together."""
 
-    durable = True
-    transactional = False
-
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @property
+    @override
+    def durable(self) -> bool:
+        return True
+
+    @property
+    @override
+    def transactional(self) -> bool:
+        return False
 
     @override
     async def open(self) -> None: ...
@@ -87,7 +94,7 @@ class World:
     """One server, one database, one sender, and two places for workers that die and come back."""
 
     def __init__(self, *, kind: Literal["quorum", "classic"] = "quorum") -> None:
-        self.kind = kind
+        self.kind: Literal["quorum", "classic"] = kind
         self.clock = VirtualClock(start=1_000_000.0)
         self.server = MemoryServer(clock=self.clock)
         self.database = Database()

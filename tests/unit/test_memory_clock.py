@@ -57,3 +57,17 @@ async def test_tasks_get_their_turns_between_two_timers() -> None:
 
     assert seen == [1.0, 2.0]
     await task
+
+
+async def test_it_moves_to_the_next_timer_and_no_further() -> None:
+    clock = VirtualClock(start=0.0)
+    fired: list[float] = []
+    for delay in (3600.0, 1.0):
+        clock.call_later(delay, lambda: fired.append(clock.now()))
+
+    assert await clock.advance_to_next()
+    assert fired == [1.0]
+    assert await clock.advance_to_next()
+    assert fired == [1.0, 3600.0]
+    assert not await clock.advance_to_next()
+    assert clock.now() == 3600.0

@@ -31,7 +31,7 @@ class Address(TypedDict):
     zip: NotRequired[str]
 
 
-def served(function: Callable[..., Any], body: bytes) -> Any:
+def served(function: Callable[..., object], body: bytes) -> object:
     """What a sync function returns when a message with this body comes."""
     handler = Handler(function)
     message = Message(queue="orders", body=body)
@@ -213,7 +213,7 @@ def test_other_signatures_that_cannot_be_served_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("thing", [None, "handle", 3, {}])
-def test_what_cannot_be_called_is_no_handler(thing: Any) -> None:
+def test_what_cannot_be_called_is_no_handler(thing: Callable[..., object]) -> None:
     with pytest.raises(ConfigError, match="not"):
         Handler(thing)
 
@@ -231,11 +231,11 @@ def test_an_invalid_payload_lists_each_error_with_its_place() -> None:
     def handler(order: Order) -> None: ...
 
     with pytest.raises(InvalidMessage) as raised:
-        served(handler, b'{"id": "x", "items": [1]}')
+        served(handler, b'{"id": "zzz", "items": [1]}')
     text = str(raised.value)
     assert "id: " in text
     assert "items.0: " in text
-    assert "x" not in text.replace("expected", "")  # the values themselves are somebody's data
+    assert "zzz" not in text  # the values themselves are somebody's data
 
     with pytest.raises(InvalidMessage, match=r"\(body\)"):
         served(handler, b"[]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pydantic
 import pytest
@@ -12,6 +12,7 @@ from autosell_rmq import ConfigError, Message
 from autosell_rmq.pipeline import Handler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from decimal import Decimal
 
 
@@ -23,7 +24,7 @@ def order_id(order: Order, message: Message) -> int:
     return order.id
 
 
-def served(function: Any, body: bytes = b'{"id": "1"}') -> Any:
+def served(function: Callable[..., object], body: bytes = b'{"id": "1"}') -> object:
     handler = Handler(function)
     message = Message(queue="orders", body=body)
     return handler.call(message, handler.arguments(message))
@@ -38,8 +39,8 @@ def test_names_of_the_module_are_found() -> None:
             return order.id
 
     @functools.wraps(order_id)
-    def wrapped(*args: Any, **kwargs: Any) -> object:
-        return order_id(*args, **kwargs)
+    def wrapped(order: Order, message: Message) -> int:
+        return order_id(order, message)
 
     for function in (order_id, wrapped, Service(), Service().method, functools.partial(order_id)):
         assert served(function) == 1

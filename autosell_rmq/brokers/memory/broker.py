@@ -62,6 +62,12 @@ class MemoryBroker(Broker):
         await asyncio.sleep(0)
 
     @override
+    async def depth(self, queue: str) -> int:
+        self._connect()
+        await asyncio.sleep(0)
+        return self.server.queue(queue).depth
+
+    @override
     async def publish(self, publication: Publication, *, timeout: float) -> None:
         self._connect()
         self.server.publish(publication)

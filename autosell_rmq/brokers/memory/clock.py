@@ -72,11 +72,22 @@ class VirtualClock(Clock):
         until = self._now + seconds
         await _settle()
         while self._timers and self._timers[0][0] <= until:
-            due, _, callback = heappop(self._timers)
-            self._now = max(self._now, due)
-            callback()
-            await _settle()
+            await self._fire()
         self._now = until
+
+    async def advance_to_next(self) -> bool:
+        """Move on to the next timer, however far away; False when there is none."""
+        await _settle()
+        if not self._timers:
+            return False
+        await self._fire()
+        return True
+
+    async def _fire(self) -> None:
+        due, _, callback = heappop(self._timers)
+        self._now = max(self._now, due)
+        callback()
+        await _settle()
 
 
 async def _settle() -> None:

@@ -71,6 +71,10 @@ class RabbitBroker:
         connection = await self._connection("publish")
         await declaring.declare(connection, topology, timeout=self._settings.connect_timeout)
 
+    async def depth(self, queue: str) -> int:
+        connection = await self._connection("publish")
+        return await declaring.depth(connection, queue, timeout=self._settings.connect_timeout)
+
     async def publish(self, publication: Publication, *, timeout: float) -> None:
         if publication.exchange:
             publisher = self._to_exchanges

@@ -29,6 +29,13 @@ async def declare(connection: AbstractConnection, topology: Topology, *, timeout
             await _bind(channel, binding, timeout)
 
 
+async def depth(connection: AbstractConnection, queue: str, *, timeout: float) -> int:
+    """How many messages of a queue are ready."""
+    async with _channel(connection, timeout) as channel, _translated(queue):
+        declared = await channel.queue_declare(queue, passive=True, timeout=timeout)
+        return declared.message_count or 0
+
+
 @asynccontextmanager
 async def _channel(connection: AbstractConnection, timeout: float) -> AsyncGenerator[AbstractChannel]:
     channel = await connection.channel(publisher_confirms=False, timeout=timeout)

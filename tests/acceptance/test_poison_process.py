@@ -1,0 +1,117 @@
+"""A message whose handler kills its process each time ends in the DLQ, and its neighbours are handled."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from autosell_rmq.message import DELIVERIES, Properties
+from tests.acceptance.places import RabbitPlace
+from tests.acceptance.processes import running_script
+from tests.support.waiting import PATIENCE, eventually
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.rabbitmq, pytest.mark.timeout(120)]
+
+LIMIT = 20  # deliveries
+ALREADY = 18  # of them have happened before the test begins, to keep it short
+
+SCRIPT = """
+import asyncio, os
+from autosell_rmq import Message, RabbitMQ
+
+rmq = RabbitMQ(queue_type=os.environ["QUEUE_TYPE"])
+
+@rmq.handler(os.environ["QUEUE"], prefetch=5)
+async def handle(payload: str, message: Message) -> str:
+    if payload == "poison":
+        print("killed", flush=True)
+        os._exit(9)
+    return payload
+
+asyncio.run(rmq.run())
+"""
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_a_poison_message_ends_as_a_delivery_limit_and_its_neighbours_are_handled(
+    rabbit: RabbitPlace, tmp_path: Path, kind: str
+) -> None:
+    queue = rabbit.queue()
+    env = {"RABBITMQ_URL": rabbit.url, "QUEUE": queue, "QUEUE_TYPE": kind}
+    replies = await rabbit.declared("replies")
+    kills = 0
+
+    async def run_until_dead_or(handled: asyncio.Event) -> bool:
+        """One process; whether it was killed by the poison."""
+        async with running_script(tmp_path / "worker.py", SCRIPT, env=env) as run:
+            ended = asyncio.create_task(run.exit_code())
+            waiting = asyncio.create_task(handled.wait())
+            await asyncio.wait([ended, waiting], return_when=asyncio.FIRST_COMPLETED)
+            killed = ended.done()
+            if killed:
+                assert ended.result() == 9, run.transcript
+                assert run.lines == ["killed"], run.transcript
+            for task in (ended, waiting):
+                task.cancel()
+            await asyncio.gather(ended, waiting, return_exceptions=True)
+            return killed
+
+    # A first process declares the queues and goes; then the poison gets its history.
+    async with running_script(tmp_path / "worker.py", SCRIPT, env=env):
+        await rabbit.is_consumed(queue)
+    await eventually(lambda: _consumed_by_nobody(rabbit, queue))
+    headers = {DELIVERIES: ALREADY} if kind == "classic" else {}
+    await rabbit.put(queue, b'"poison"', Properties(correlation_id="poison", headers=headers))
+    if kind == "quorum":
+        await _give_back(rabbit, queue, ALREADY)
+    for number in range(3):
+        wire = Properties(correlation_id=f"good-{number}", reply_to=replies)
+        await rabbit.put(queue, json.dumps(number).encode().join([b'"', b'"']), wire)
+
+    buried = asyncio.Event()
+    watching = asyncio.create_task(_until_buried(rabbit, f"{queue}_dlq", buried))
+    while await run_until_dead_or(buried):
+        kills += 1
+        assert kills <= LIMIT
+    await watching
+
+    letter = await rabbit.letter(f"{queue}_dlq")
+    assert letter["original_body"] == '"poison"'
+    assert letter["correlation_id"] == "poison"
+    assert letter["reason_code"] == "delivery_limit"
+    assert letter["reason"].startswith("Превышено количество доставок: 20 ")
+    assert kills == LIMIT - ALREADY
+    answers: set[str | None] = set()
+    async with running_script(tmp_path / "worker.py", SCRIPT, env=env):  # they may be in the delay line yet
+        while len(answers) < 3:  # one may come twice: its process was killed between the reply and the ack
+            answers.add((await rabbit.take(replies)).correlation_id)
+        assert answers == {"good-0", "good-1", "good-2"}
+        await rabbit.has(queue, 0)
+    await rabbit.has(f"{queue}_dlq", 0)
+
+
+async def _consumed_by_nobody(rabbit: RabbitPlace, queue: str) -> bool:
+    return await rabbit.consumers(queue) == 0
+
+
+async def _until_buried(rabbit: RabbitPlace, dlq: str, buried: asyncio.Event) -> None:
+    while await rabbit.depth(dlq) == 0:  # noqa: ASYNC110 - looked at from outside
+        await asyncio.sleep(0.1)
+    buried.set()
+
+
+async def _give_back(rabbit: RabbitPlace, queue: str, times: int) -> None:
+    """A raw client takes the message and gives it back, so that the quorum queue counts."""
+    assert rabbit.connection is not None
+    channel = await rabbit.connection.channel()
+    entity = await channel.get_queue(queue)
+    given_back = 0
+    async with asyncio.timeout(PATIENCE):
+        while given_back < times:
+            message = await entity.get(fail=False)
+            if message is not None:
+                assert message.headers.get("x-delivery-count", 0) == given_back
+                await message.nack(requeue=True)
+                given_back += 1
+    await channel.close()
