@@ -145,8 +145,8 @@ class HandlerOptions:
                 f"handler({queue!r}): unknown option {', '.join(sorted(unknown))};"
                 f" known are {', '.join(sorted(_NAMES))}"
             )
-        if "retry_delay" in given:
-            seconds("retry_delay", given["retry_delay"])
+        for name in given.keys() & {"retry_delay", "max_retry_delay"}:
+            seconds(name, given[name])  # type: ignore[literal-required]
         arguments: object = given.get("arguments", {})
         if not isinstance(arguments, Mapping):
             raise ConfigError(f"arguments={arguments!r}: expected a dict of queue arguments (x-…)")
@@ -155,7 +155,7 @@ class HandlerOptions:
             "max_retries": settings.max_retries,
             "prefetch": settings.prefetch,
             "timeout": settings.handler_timeout,
-            "retry_delay": settings.retry_delay,
+            "retry_delay": min(settings.retry_delay, given.get("max_retry_delay", settings.retry_delay)),
             "max_retry_delay": max(settings.max_retry_delay, given.get("retry_delay", 0.0)),
             "queue_type": settings.queue_type,
             **given,

@@ -131,7 +131,7 @@ async def test_a_count_of_the_old_one_is_taken_up_to_the_last_attempt(
     left: str, app: RabbitMQ, count: int, attempts: list[int]
 ) -> None:
     ours = Ours(fails=True)
-    app.handler(left, declare=False, max_retry_delay=0.5)(ours)
+    app.handler(left, declare=False, retry_delay=0.5, max_retry_delay=0.5)(ours)
     await app.start_consuming()
 
     publish(left, b'{"n": 1}', headers={"x-retry-count": count}, correlation_id="c-1")

@@ -55,6 +55,7 @@ async def test_duplicates_at_once_are_one_run_with_equal_replies(stage: Stage) -
     bodies = {(await stage.reply_message("same")).body for _ in range(15)}
     assert bodies == {b'{"success":true,"data":{"run":1,"payload":{"n":1}},"correlation_id":"same"}'}
     assert handler.runs == 1
+    assert app.statistics.busy == 0  # they waited here, not in the delay line
 
 
 async def test_a_duplicate_of_a_sync_handler_waits_for_its_twin(stage: Stage) -> None:

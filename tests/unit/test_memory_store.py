@@ -65,6 +65,7 @@ def test_a_wrong_bound_is_refused_by_name(name: str, value: float) -> None:
         MemoryStore(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.timeout(120)  # tracemalloc makes it slow
 async def test_a_flood_of_ids_stays_bounded() -> None:
     store = MemoryStore(max_entries=500)
     call = result()
