@@ -139,7 +139,7 @@ class Consumer:
             await self._give_back(delivery.requeue)
             raise
         if isinstance(outcome, Later) and outcome.why == "store":
-            self._flow.hold_for(_STORE_PAUSE, self, "the idempotency store does not answer")
+            self._flow.hold_for(_STORE_PAUSE, "the idempotency store does not answer")
         try:
             await self._settlement.settle(delivery, message, outcome, self.options.dlq)
         except asyncio.CancelledError:

@@ -16,7 +16,7 @@ class Flow:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it is held; empty while it is open."""
-        return tuple(self._holds.values())
+        return tuple(dict.fromkeys(self._holds.values()))
 
     @property
     def is_open(self) -> bool:
@@ -32,8 +32,9 @@ class Flow:
         if self._holds.pop(holder, None) is not None and not self._holds:
             self._open.set()
 
-    def hold_for(self, seconds: float, holder: object, reason: str) -> None:
-        """Hold it for a while."""
+    def hold_for(self, seconds: float, reason: str) -> None:
+        """Hold it for a while; of several calls the last to end counts."""
+        holder = object()
         self.hold(holder, reason)
         asyncio.get_running_loop().call_later(seconds, self.release, holder)
 

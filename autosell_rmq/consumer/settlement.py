@@ -167,6 +167,7 @@ class Settlement:
     ) -> None:
         """Publish until it is confirmed; a reply that nobody takes is the caller's to judge."""
         wait = self._settings.backoff
+        holder = object()  # this very publish: another one's success does not open the gate
         unknown = 0
         while True:
             try:
@@ -177,16 +178,16 @@ class Settlement:
             except (BrokerError, ConfigError) as error:
                 unknown += isinstance(error, PublishUnknown) and not publication.mandatory
                 if is_reply and (isinstance(error, PublishUnroutable) or unknown == _DIRECT_REPLY_TRIES):
-                    self._flow.release(self)
+                    self._flow.release(holder)
                     raise
                 if hop is not None:
                     self._hops.discard(hop)  # it may have been deleted: declared again before the next try
-                self._flow.hold(self, f"{what} failed: {error}")
+                self._flow.hold(holder, f"{what} failed: {error}")
                 logger.error("%s failed, the next try is in %.1f s: %s", what, wait, error)  # noqa: TRY400
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, self._settings.max_backoff)
             else:
-                self._flow.release(self)
+                self._flow.release(holder)
                 return
 
 
