@@ -89,8 +89,15 @@ def served(request: pytest.FixtureRequest, clean_environment: None) -> Iterator[
     assert not failed
 
 
-def producing_threads() -> int:
-    return sum(thread.name == THREAD for thread in threading.enumerate())
+@pytest.fixture
+def producing_threads() -> Callable[[], int]:
+    """How many threads of producers there are by the test's own doing: others may have left theirs open."""
+
+    def running() -> set[int | None]:
+        return {thread.ident for thread in threading.enumerate() if thread.name == THREAD}
+
+    before = running()
+    return lambda: len(running() - before)
 
 
 def test_every_call_from_the_main_thread(served: Served) -> None:
@@ -110,7 +117,9 @@ def test_every_call_from_the_main_thread(served: Served) -> None:
         ) == ("event")
 
 
-def test_it_connects_on_the_first_call_and_goes_on_after_errors(served: Served) -> None:
+def test_it_connects_on_the_first_call_and_goes_on_after_errors(
+    served: Served, producing_threads: Callable[[], int]
+) -> None:
     producer = SyncRabbitMQProducer(served.url)
     assert producing_threads() == 0
     try:
@@ -126,7 +135,9 @@ def test_it_connects_on_the_first_call_and_goes_on_after_errors(served: Served) 
         producer.close()
 
 
-def test_twenty_threads_at_once_share_one_connection(served: Served) -> None:
+def test_twenty_threads_at_once_share_one_connection(
+    served: Served, producing_threads: Callable[[], int]
+) -> None:
     barrier = threading.Barrier(20, timeout=PATIENCE)
     with ExitStack() as stack, ThreadPoolExecutor(20) as pool:
         producer = SyncRabbitMQProducer(served.url)
@@ -141,7 +152,9 @@ def test_twenty_threads_at_once_share_one_connection(served: Served) -> None:
     assert results == [[2 * (number * 10 + n) for n in range(5)] for number in range(20)]
 
 
-def test_close_is_idempotent_ends_its_thread_and_is_final(served: Served) -> None:
+def test_close_is_idempotent_ends_its_thread_and_is_final(
+    served: Served, producing_threads: Callable[[], int]
+) -> None:
     producer = SyncRabbitMQProducer(served.url)
     producer.send_fire_and_forget(served.queue, 1)
     assert producing_threads() == 1
@@ -202,7 +215,7 @@ async def test_beside_an_event_loop_it_works(served: Served) -> None:
     await asyncio.to_thread(producer.close)
 
 
-def test_no_broker_is_told_and_leaves_no_thread() -> None:
+def test_no_broker_is_told_and_leaves_no_thread(producing_threads: Callable[[], int]) -> None:
     producer = SyncRabbitMQProducer("amqp://guest:guest@127.0.0.1:1/", startup_timeout=0.2)
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
         producer.send_message("orders", 1)
