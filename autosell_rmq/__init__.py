@@ -5,6 +5,7 @@ and what handlers need.
 """
 
 from autosell_rmq.app import RabbitMQ
+from autosell_rmq.asyncapi import asyncapi_document, asyncapi_json, asyncapi_yaml
 from autosell_rmq.config import Binding, HandlerKwargs, HandlerOptions, Settings, SettingsKwargs
 from autosell_rmq.consumer import RabbitMQConsumer
 from autosell_rmq.exceptions import (
@@ -16,6 +17,7 @@ from autosell_rmq.exceptions import (
     ConfigError,
     DecodeError,
     EncodeError,
+    IdConflict,
     InProgress,
     LeaseLost,
     MessageTooLarge,
@@ -32,41 +34,67 @@ from autosell_rmq.exceptions import (
     StoreUnavailable,
     TopologyMismatch,
 )
+from autosell_rmq.health import ConsumerHealth, Health
+from autosell_rmq.health_file import HealthFile
 from autosell_rmq.idempotency import (
     Abandoned,
+    Apart,
+    Batching,
     Call,
     Claim,
     IdempotencyStore,
     LeaseStore,
     MemoryStore,
+    Note,
     Record,
     RedisStore,
     Stored,
 )
+from autosell_rmq.loops import loop_factory
 from autosell_rmq.message import Message, SendOptions
 from autosell_rmq.middleware import Middleware, Next
-from autosell_rmq.pipeline import MessageEvent, Observer, ThreadPool
-from autosell_rmq.producer import PreparedSend, RabbitMQProducer
-from autosell_rmq.router import Registration, Router
+from autosell_rmq.pipeline import Injected, Injection, Injector, MessageEvent, Observer, ThreadPool
+from autosell_rmq.producer import (
+    BlockingProducer,
+    Confirmed,
+    PreparedSend,
+    RabbitMQProducer,
+    Refused,
+    SendProgress,
+    SendResult,
+    Unknown,
+)
+from autosell_rmq.router import PublishedEvent, Registration, Router
 from autosell_rmq.sync import SyncRabbitMQProducer
 
 __all__ = [
     "Abandoned",
     "AccessRefused",
+    "Apart",
     "AutosellRmqError",
+    "Batching",
     "Binding",
+    "BlockingProducer",
     "BrokerError",
     "BrokerUnavailable",
     "Call",
     "Claim",
     "ClosedError",
     "ConfigError",
+    "Confirmed",
+    "ConsumerHealth",
     "DecodeError",
     "EncodeError",
     "HandlerKwargs",
     "HandlerOptions",
+    "Health",
+    "HealthFile",
+    "IdConflict",
     "IdempotencyStore",
     "InProgress",
+    "Injected",
+    "Injection",
+    "Injector",
     "LeaseLost",
     "LeaseStore",
     "MemoryStore",
@@ -76,24 +104,29 @@ __all__ = [
     "Middleware",
     "MissingExtra",
     "Next",
+    "Note",
     "Observer",
     "PreparedSend",
     "PublishError",
     "PublishNacked",
     "PublishUnknown",
     "PublishUnroutable",
+    "PublishedEvent",
     "QueueNotFound",
     "RabbitMQ",
     "RabbitMQConsumer",
     "RabbitMQProducer",
     "Record",
     "RedisStore",
+    "Refused",
     "Registration",
     "Reject",
     "ReplyTimeout",
     "RetryLater",
     "Router",
     "SendOptions",
+    "SendProgress",
+    "SendResult",
     "Settings",
     "SettingsKwargs",
     "StoreError",
@@ -102,4 +135,9 @@ __all__ = [
     "SyncRabbitMQProducer",
     "ThreadPool",
     "TopologyMismatch",
+    "Unknown",
+    "asyncapi_document",
+    "asyncapi_json",
+    "asyncapi_yaml",
+    "loop_factory",
 ]

@@ -70,8 +70,23 @@ class Broker(Protocol):
         """Seconds since the epoch, on the clock that due times and deadlines are held against."""
         ...
 
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be published right now, as far as is known; None while it can."""
+        ...
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker takes no messages at the moment (a memory or disk alarm)."""
+        ...
+
+    @property
+    def reconnects(self) -> int:
+        """How often a connection was lost and opened again."""
+        ...
+
     async def open(self) -> None:
-        """Connect. Idempotent.
+        """Connect. Idempotent. A connection that is lost is opened again until `close`, without being asked.
 
         Raises:
             BrokerUnavailable: no answer within the settings' ``startup_timeout``.
@@ -107,7 +122,8 @@ class Broker(Protocol):
             PublishUnroutable: it is mandatory and no queue takes it; stored nowhere.
             PublishNacked: refused; stored nowhere.
             PublishUnknown: no confirm within `timeout` seconds or the connection was lost.
-            BrokerUnavailable: not connected; nothing was sent.
+            BrokerUnavailable: nothing was sent: not connected, and not again within `timeout` either, or the
+                broker takes no messages at the moment.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The command line: ``autosell-rmq run module:app``, ``send``, ``version``."""
+"""The command line: ``autosell-rmq run module:app``, ``send``, ``asyncapi module:app``, ``version``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,8 +16,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from autosell_rmq.app import RabbitMQ
+from autosell_rmq.asyncapi import asyncapi_document, asyncapi_json, asyncapi_yaml
 from autosell_rmq.codec import decode
 from autosell_rmq.exceptions import AutosellRmqError, ConfigError, DecodeError
+from autosell_rmq.health_file import HealthFile
+from autosell_rmq.loops import loop_factory
 from autosell_rmq.producer import RabbitMQProducer
 
 cli = typer.Typer(
@@ -34,15 +38,31 @@ Url = Annotated[
 ]
 
 
+Target = Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the RabbitMQ object is.")]
+
+
 @cli.command()
 def run(
-    target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the RabbitMQ object is.")],
+    target: Target,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    health_file: Annotated[
+        Path | None,
+        typer.Option(help="Written every second while all is well, absent before and after; for a probe."),
+    ] = None,
+    uvloop: Annotated[
+        bool, typer.Option("--uvloop", help="On uvloop's event loop: autosell-rmq[uvloop].")
+    ] = False,
 ) -> None:
     """Consume until SIGINT or SIGTERM; the first drains, the second leaves at once."""
     _log(log_level)
+    loops = loop_factory(uvloop=uvloop)
     app = load(target)
-    asyncio.run(_run(app))
+    file = HealthFile(health_file) if health_file is not None else None
+    try:
+        asyncio.run(_run(app, file), loop_factory=loops)
+    finally:
+        if file is not None:
+            file.remove()
 
 
 @cli.command()
@@ -66,6 +86,24 @@ def send(
     Console().print_json(data=reply)
     if reply.get("success") is False:
         raise typer.Exit(1)
+
+
+@cli.command()
+def asyncapi(
+    target: Target,
+    yaml: Annotated[bool, typer.Option("--yaml", help="YAML instead of JSON.")] = False,
+    title: Annotated[str | None, typer.Option(help="By default the module's package.")] = None,
+    version: Annotated[str, typer.Option(help="The application's version.")] = "0.1.0",
+    description: Annotated[str | None, typer.Option(help="Of the application.")] = None,
+) -> None:
+    """Print the app as an AsyncAPI 3.0 document; it connects to nothing."""
+    document = asyncapi_document(
+        load(target),
+        title=title or target.split(":")[0].split(".")[0],
+        version=version,
+        description=description,
+    )
+    typer.echo(asyncapi_yaml(document).rstrip() if yaml else asyncapi_json(document))
 
 
 @cli.command()
@@ -98,9 +136,22 @@ def load(target: str) -> RabbitMQ:
     return app
 
 
-async def _run(app: RabbitMQ) -> None:
-    async with app:
-        await app.run()
+async def _run(app: RabbitMQ, file: HealthFile | None) -> None:
+    beating = asyncio.create_task(_beat(app, file)) if file is not None else None
+    try:
+        async with app:
+            await app.run()
+    finally:
+        if beating is not None:
+            beating.cancel()
+
+
+async def _beat(app: RabbitMQ, file: HealthFile) -> None:
+    while True:
+        health = app.health
+        if health.ready and health.consumers:
+            file.write(health)
+        await asyncio.sleep(1.0)
 
 
 async def _send(

@@ -9,6 +9,7 @@
     ├── EncodeError (ValueError)
     │   └── MessageTooLarge
     ├── DecodeError (ValueError)
+    ├── IdConflict (ValueError)
     ├── BrokerError
     │   ├── BrokerUnavailable (ConnectionError)
     │   ├── AccessRefused
@@ -61,6 +62,19 @@ class MessageTooLarge(EncodeError):
 
 class DecodeError(AutosellRmqError, ValueError):
     """A body is not UTF-8 JSON within the limits."""
+
+
+class IdConflict(AutosellRmqError, ValueError):
+    """An id was used before with another body."""
+
+    def __init__(self, queue: str, correlation_id: str) -> None:
+        super().__init__(queue, correlation_id)
+        self.queue = queue
+        self.correlation_id = correlation_id
+
+    @override
+    def __str__(self) -> str:
+        return f"queue {self.queue!r}: the id {self.correlation_id!r} was used before with another body"
 
 
 class BrokerError(AutosellRmqError):

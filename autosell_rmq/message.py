@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,9 +24,7 @@ DELIVERIES: Final = "x-autosell-deliveries"  # our delivery count, for queues wh
 FIRST_EXCHANGE: Final = "x-autosell-exchange"  # where the sender published it, kept through the delay line
 FIRST_ROUTING_KEY: Final = "x-autosell-routing-key"
 CONFLICT: Final = "x-idempotency-conflict"  # on a reply: the id was used before with another body
-
 REASON_CODE: Final = "x-autosell-reason-code"  # on a dead letter: why, in a word
-
 REPLY_TYPE: Final = "reply"  # the AMQP type property of our replies
 DIRECT_REPLY_TO: Final = "amq.rabbitmq.reply-to"
 
@@ -36,7 +33,6 @@ _BROKER_HEADERS: Final = frozenset(
     {"x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths", "cc", "bcc", "x-delay"}
 )
 _BROKER_PREFIXES: Final = ("x-first-death-", "x-last-death-")
-
 _MAX_INT: Final = 2**53  # exact in every JSON and AMQP client
 
 
@@ -64,11 +60,6 @@ def printable(value: object, most: int = 500) -> str:
     text = str(value)
     text = text if len(text) <= most else text[: most - 1] + "…"
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def new_id() -> str:
-    """An unguessable id for a message, a request or a lease."""
-    return uuid.uuid4().hex
 
 
 def without_broker_headers(headers: Headers) -> dict[str, object]:
@@ -135,6 +126,7 @@ class SendOptions(TypedDict, total=False):
         delay: seconds before it is handled, by the delay line; only to a queue.
         deliver_at: the same as an aware datetime.
         type: the AMQP type property, a name of the application's for the kind of message.
+        outage_timeout: the setting of that name, for this call; 0 fails at once while the broker is away.
     """
 
     message_id: str
@@ -145,6 +137,7 @@ class SendOptions(TypedDict, total=False):
     delay: float
     deliver_at: dt.datetime
     type: str
+    outage_timeout: float
 
 
 class MessageProducer(Protocol):
@@ -241,6 +234,7 @@ class Message:
         exchange: where it was published last; after a retry the default exchange (see `first_exchange`).
         redelivered: the broker handed it out before and got no ack.
         delivery_count: failed deliveries that the broker counted (quorum queues), else None.
+        malformed: what of its properties cannot be read; it is dead-lettered, with their bytes, `wire`.
         attempt: 1 on the first run of the handler, 2 on its first retry.
         idempotency_key: what the store knows it by; hand it to other services as their idempotency key.
         producer: publishes from an async handler, over the app's own connection.
@@ -254,6 +248,8 @@ class Message:
     properties: Properties = Properties()
     redelivered: bool = False
     delivery_count: int | None = None
+    malformed: str | None = None
+    wire: bytes = field(default=b"", repr=False)
     attempt: int = 1
     idempotency_key: str | None = None
     producer: MessageProducer = field(default=NO_PRODUCER, repr=False, compare=False)

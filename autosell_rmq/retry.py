@@ -1,7 +1,9 @@
-"""When a failed message runs again: a pure decision."""
+"""When a failed message runs again: a pure decision; and the waits between attempts of our own."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from autosell_rmq.exceptions import RetryLater
@@ -23,3 +25,14 @@ class RetryPolicy:
             return error.delay
         # The exponent is bounded: 2.0**2000 does not fit a float.
         return min(self.delay * 2.0 ** min(attempt - 1, 60), self.max_delay)
+
+
+def waits(first: float, longest: float) -> Iterator[float]:
+    """Endless seconds to wait between attempts: doubling from `first` to `longest`, each with jitter.
+
+    The jitter takes up to half of each, so that a thousand clients do not come back at the same moment.
+    """
+    wait = min(first, longest)
+    while True:
+        yield wait * random.uniform(0.5, 1.0)
+        wait = min(wait * 2.0, longest)

@@ -1,12 +1,12 @@
-"""Handlers, collected by queue before there is an app."""
+"""Handlers, collected by queue before there is an app, and the events that the app says it publishes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Literal, Unpack
 
-from autosell_rmq.config import HandlerKwargs, HandlerOptions, Settings
+from autosell_rmq.config import Binding, HandlerKwargs, HandlerOptions, Settings
 from autosell_rmq.config.check import entity_name
 from autosell_rmq.exceptions import ConfigError
 from autosell_rmq.pipeline import Handler
@@ -31,6 +31,17 @@ class Registration:
         return Registration(self.queue, self.handler, given)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedEvent:
+    """An event that the app publishes, as its document shows it; see `Router.publishes`."""
+
+    exchange: str
+    routing_key: str
+    payload_type: object
+    exchange_type: Literal["topic", "direct", "fanout", "headers"] = "topic"
+    description: str = ""
+
+
 class Router:
     """Collects handlers; `RabbitMQ.include` takes them over.
 
@@ -44,6 +55,12 @@ class Router:
 
     def __init__(self) -> None:
         self._registrations: dict[str, Registration] = {}
+        self._events: dict[tuple[str, str], PublishedEvent] = {}
+
+    @property
+    def events(self) -> tuple[PublishedEvent, ...]:
+        """What `publishes` has declared, in that order."""
+        return tuple(self._events.values())
 
     def handler[**P, R](
         self, queue: str, **options: Unpack[HandlerKwargs]
@@ -63,6 +80,35 @@ class Router:
 
         return register
 
+    def publishes(
+        self,
+        exchange: str,
+        routing_key: str,
+        payload_type: object,
+        *,
+        exchange_type: Literal["topic", "direct", "fanout", "headers"] = "topic",
+        description: str = "",
+    ) -> None:
+        """Declare an event for the app's document; it is published by `publish_to_exchange` as ever.
+
+        ::
+
+            router.publishes("events", "order.created", OrderCreated)
+
+        Raises:
+            ConfigError: a name is wrong, or the event is declared already and differently.
+        """
+        Binding(exchange, routing_key, exchange_type)  # the same names, and the same checks
+        self._add_event(
+            PublishedEvent(
+                exchange=exchange,
+                routing_key=routing_key,
+                payload_type=payload_type,
+                exchange_type=exchange_type,
+                description=description,
+            )
+        )
+
     def include(
         self,
         router: Router,
@@ -70,7 +116,7 @@ class Router:
         queues: Container[str] | None = None,
         overrides: Mapping[str, HandlerKwargs] | None = None,
     ) -> None:
-        """Take over the handlers of another router.
+        """Take over the handlers of another router, and the events that it declares.
 
         Args:
             router: theirs.
@@ -78,8 +124,11 @@ class Router:
             overrides: options by queue that win over those given with the handler.
 
         Raises:
-            ConfigError: both have a handler for one queue, or an option is wrong.
+            ConfigError: both have a handler for one queue, or declare one event differently, or an option
+                is wrong.
         """
+        for event in router.events:
+            self._add_event(event)
         for registration in router:
             if queues is None or registration.queue in queues:
                 override = (overrides or {}).get(registration.queue)
@@ -99,3 +148,10 @@ class Router:
                 f" {registration.handler.name}; a queue has one"
             )
         self._registrations[registration.queue] = registration
+
+    def _add_event(self, event: PublishedEvent) -> None:
+        if self._events.setdefault((event.exchange, event.routing_key), event) != event:
+            raise ConfigError(
+                f"the event {event.routing_key!r} of exchange {event.exchange!r} is declared twice,"
+                " and differently: an event has one payload type, exchange type and description"
+            )

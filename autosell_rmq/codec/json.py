@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json as standard
 import math
-import re
 
 import pydantic_core
 
 from autosell_rmq.exceptions import DecodeError, EncodeError, MessageTooLarge
 
 # pydantic_core reads 1e999 as infinity. Only numbers that could be that large are looked at twice.
-_PERHAPS_INFINITE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{200}")
-# What pydantic_core writes for a float that JSON does not have; in a string it does no harm.
-_PERHAPS_NON_FINITE = re.compile(rb"NaN|Infinity")
+# With digits and exponents made alike, plain search finds them: a regular expression takes ten times longer.
+_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+_LONG = b"0" * 200
 
 
 class Encoded(bytes):
@@ -35,7 +34,8 @@ def encode(value: object, *, limit: int) -> bytes:
         raise EncodeError(f"cannot be written as JSON: {error}") from None
     if len(body) > limit:
         raise MessageTooLarge(f"the body takes {len(body)} bytes; the limit is {limit} (max_body_bytes)")
-    if _PERHAPS_NON_FINITE.search(body) is not None:
+    # What pydantic_core writes for a float that JSON does not have; in a string it does no harm.
+    if b"NaN" in body or b"Infinity" in body:
         try:
             pydantic_core.from_json(body, allow_inf_nan=False)
         except ValueError:
@@ -59,7 +59,8 @@ def decode(body: bytes) -> object:
 
 def rejects_non_finite(body: bytes) -> None:
     """Raise `DecodeError` if a number of a valid JSON `body` is too large for a float."""
-    if _PERHAPS_INFINITE.search(body) is not None:
+    alike = body.translate(_ALIKE)
+    if b"0e000" in alike or b"0e+000" in alike or _LONG in alike:
         standard.loads(body, parse_float=_finite, parse_int=str)
 
 

@@ -16,7 +16,7 @@ from autosell_rmq.config.settings import (
     SharedKwargs,
     from_environment,
 )
-from autosell_rmq.config.url import BrokerURL
+from autosell_rmq.config.url import BrokerURL, bracketed, joined
 
 __all__ = [
     "DELAY_LINE",
@@ -30,6 +30,8 @@ __all__ = [
     "Settings",
     "SettingsKwargs",
     "SharedKwargs",
+    "bracketed",
     "default_dlq",
     "from_environment",
+    "joined",
 ]

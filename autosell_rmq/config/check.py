@@ -25,9 +25,14 @@ def whole(name: str, value: object, *, least: int = 0, most: int | None = None) 
 
 def seconds(name: str, value: object, *, above: float = 0.0) -> None:
     """Refuse what is not a finite number of seconds over `above`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not value > above:  # type: ignore[operator]
+    if not _is_finite(value) or not value > above:  # type: ignore[operator]
         raise ConfigError(f"{name}={value!r}: expected a number of seconds > {above:g}")
+
+
+def patience(name: str, value: object) -> None:
+    """Refuse what is not a finite number of seconds, 0 included."""
+    if not _is_finite(value) or not value >= 0:  # type: ignore[operator]
+        raise ConfigError(f"{name}={value!r}: expected a number of seconds >= 0")
 
 
 def entity_name(name: str, value: object) -> None:
@@ -57,7 +62,17 @@ def flag(name: str, value: object) -> None:
         raise ConfigError(f"{name}={value!r}: expected True or False")
 
 
+def names(name: str, value: object) -> None:
+    """Refuse what is not a list or a tuple of non-empty strings."""
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and one for one in value):
+        raise ConfigError(f"{name}={value!r}: expected a list of non-empty strings")
+
+
 def one_of(name: str, value: object, *allowed: object) -> None:
     """Refuse what is not among `allowed`."""
     if value not in allowed:
         raise ConfigError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

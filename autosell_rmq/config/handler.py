@@ -46,6 +46,7 @@ class QueueKwargs(TypedDict, total=False):
     idempotency_key: IdempotencyKey
     on_conflict: Literal["first_result", "reject"]
     effect: Effect
+    batch: int
     accept_replies: bool
 
 
@@ -78,6 +79,7 @@ class HandlerOptions:
         on_conflict: what an id gets that was used before with another body.
         effect: ``"lease"`` keeps a sync handler out of the transaction of a store that has one: for a
             handler that calls other services. ``"exactly_once"`` insists on that transaction.
+        batch: up to so many messages share one such transaction; see the store's documentation.
         accept_replies: also handle messages of type ``reply``, which are refused otherwise.
     """
 
@@ -98,6 +100,7 @@ class HandlerOptions:
     idempotency_key: IdempotencyKey = "correlation_id"
     on_conflict: Literal["first_result", "reject"] = "first_result"
     effect: Effect | None = None
+    batch: int = 1
     accept_replies: bool = False
 
     def __post_init__(self) -> None:
@@ -110,6 +113,9 @@ class HandlerOptions:
         one_of("effect", self.effect, None, "exactly_once", "lease")
         if not (self.idempotency_key is None or callable(self.idempotency_key)):
             one_of("idempotency_key", self.idempotency_key, "correlation_id", "message_id")
+        if self.batch > 1 and (self.effect == "lease" or self.idempotency_key is None):
+            without = 'effect="lease"' if self.effect == "lease" else "idempotency_key=None"
+            raise ConfigError(f"batch={self.batch}: there is no transaction to share with {without}")
         for binding in self.bind:
             if not isinstance(binding, Binding):
                 raise ConfigError(f"bind={binding!r}: expected Binding(exchange, routing_key)")
@@ -125,6 +131,7 @@ class HandlerOptions:
     def _check_numbers(self) -> None:
         whole("max_retries", self.max_retries)
         whole("prefetch", self.prefetch, least=1, most=65_535)
+        whole("batch", self.batch, least=1, most=1000)
         for name in ("timeout", "retry_delay", "max_retry_delay"):
             seconds(name, getattr(self, name))
         if self.retry_delay > self.max_retry_delay:

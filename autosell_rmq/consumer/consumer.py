@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
-from autosell_rmq import topology
-from autosell_rmq.broker import Broker, Delivery, Subscription
-from autosell_rmq.config import HandlerOptions
+from autosell_rmq.broker import Broker, Delivery
+from autosell_rmq.config import HandlerOptions, Settings
+from autosell_rmq.consumer.attachment import Attachment
 from autosell_rmq.consumer.flow import Flow
+from autosell_rmq.consumer.hand import Hand
 from autosell_rmq.consumer.publications import taken_out
+from autosell_rmq.consumer.quarantine import Quarantine
 from autosell_rmq.consumer.settlement import Settlement
 from autosell_rmq.exceptions import BrokerError, ClosedError, DeliveryLost
+from autosell_rmq.health import ConsumerHealth
 from autosell_rmq.idempotency import Abandoned
-from autosell_rmq.message import NO_HEADERS
-from autosell_rmq.pipeline import Later, NotStarted, Pipeline
+from autosell_rmq.message import Message
+from autosell_rmq.pipeline import Later, NotStarted, Outcome, Pipeline, unstarted
 
 logger = logging.getLogger(__name__)
 
@@ -24,52 +28,72 @@ _CANCELLED_GRACE = 1.0  # seconds for cancelled handlers to end in
 
 
 class Consumer:
-    """Consumes one queue. User code runs in tasks of ours, never inside the client library."""
+    """Consumes one queue. User code runs in tasks of ours, never inside the client library.
+
+    Attributes:
+        attachment: the queue's subscription, lost and found.
+        delivered: how many deliveries there have been.
+    """
 
     def __init__(
         self,
         broker: Broker,
         options: HandlerOptions,
+        settings: Settings,
         pipeline: Pipeline,
         settlement: Settlement,
         flow: Flow,
-        on_lost: Callable[[BrokerError], None],
+        on_given_up: Callable[[Exception], None],
     ) -> None:
         self.options = options
-        self._broker = broker
+        self.attachment = Attachment(broker, options, settings, self._on_delivery, on_given_up)
+        self.delivered = 0
+        self._quarantine = Quarantine(options, self._change_prefetch)
         self._pipeline = pipeline
         self._settlement = settlement
         self._flow = flow
-        self._on_lost = on_lost
-        self._subscription: Subscription | None = None
+        self._broker = broker
+        self._clock = asyncio.get_running_loop().time
+        self._last_delivery: float | None = None  # on the broker's clock
+        self._last_settled: float | None = None
+        self._running: dict[Delivery, float] = {}  # since when, in loop time; the oldest first
         self._draining = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Task[None]] = set()  # those of `_tasks` that have started nothing
+        self._hand = Hand(self._take)
+        self._waiting: set[asyncio.Task[None]] = set()  # those of the hand that have started nothing
+        # Handlers of a lost channel run on while the new one delivers: both together are bounded by prefetch.
+        self._vacant = asyncio.Event()
 
     @property
     def in_hand(self) -> int:
         """Deliveries that are not settled."""
-        return len(self._tasks)
+        return len(self._hand)
+
+    @property
+    def health(self) -> ConsumerHealth:
+        """How it is at this moment."""
+        problem = self.attachment.problem
+        oldest = next(iter(self._running.values()), None)
+        return ConsumerHealth(
+            queue=self.options.queue,
+            attached=problem is None and not self._draining,
+            in_hand=self.in_hand,
+            last_delivery=_moment(self._last_delivery),
+            last_settled=_moment(self._last_settled),
+            oldest_running=self._clock() - oldest if oldest is not None else None,
+            problem=problem,
+        )
 
     async def start(self) -> None:
         """Declare what the handler needs and begin to consume."""
         options = self.options
-        await self._broker.declare(topology.of_handler(options))
         if options.single_active_consumer and options.queue_type == "classic":
             logger.warning(
                 "queue %s: single_active_consumer on a classic queue: RabbitMQ 3.10 hands over only when this"
                 " process has disconnected; a quorum queue does it at the drain",
                 options.queue,
             )
-        priority = options.consumer_priority
         self._draining = False
-        self._subscription = await self._broker.consume(
-            options.queue,
-            self._on_delivery,
-            prefetch=options.prefetch,
-            on_lost=self._lost,
-            arguments={"x-priority": priority} if priority is not None else NO_HEADERS,
-        )
+        await self.attachment.start()
         logger.info(
             "consuming queue %s (dlq %s, prefetch %d, max_retries %d)",
             options.queue,
@@ -81,8 +105,11 @@ class Consumer:
     async def cancel(self) -> None:
         """Stop the deliveries, and give back what no handler has started on."""
         self._draining = True
-        if self._subscription is not None:
-            await self._subscription.cancel()
+        await self._quarantine.stop()
+        await self.attachment.cancel()
+        self._give_up_waiting()
+
+    def _give_up_waiting(self) -> None:
         for task in self._waiting:
             task.cancel()
 
@@ -92,31 +119,27 @@ class Consumer:
         What is cancelled goes back to the queue. A sync handler cannot be cancelled: its message goes
         back with the channel, while its thread is left behind.
         """
-        if self._tasks:
-            left = max(deadline - asyncio.get_running_loop().time(), 0)
-            await asyncio.wait(self._tasks, timeout=left)
-        if self._tasks:
+        if not await self._hand.settled(max(deadline - self._clock(), 0)):
             logger.warning(
                 "queue %s: %d handlers are still running at the drain deadline; their messages go back",
                 self.options.queue,
-                len(self._tasks),
+                self.in_hand,
             )
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks, timeout=_CANCELLED_GRACE)
-        if self._subscription is not None:
-            await self._subscription.close()
-            self._subscription = None
+            self._hand.cancel()
+            await self._hand.settled(_CANCELLED_GRACE)
+        await self.attachment.close()
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        task = asyncio.get_running_loop().create_task(self._take(delivery))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.delivered += 1
+        self._last_delivery = self._broker.now()
+        self._quarantine.came(delivery.message)
+        self._hand.put(delivery)
 
     async def _take(self, delivery: Delivery) -> None:
         """See one delivery to its settlement, whatever happens."""
         try:
             await self._handle(delivery)
+            self._quarantine.over()
         except DeliveryLost as error:
             logger.info("queue %s: %s", self.options.queue, error)
         except (Abandoned, asyncio.CancelledError):
@@ -128,7 +151,26 @@ class Consumer:
     async def _handle(self, delivery: Delivery) -> None:
         message = taken_out(delivery.message)
         try:
-            await self._admitted()
+            await self._admitted(delivery)
+        except NotStarted:
+            back = unstarted(message, self.options) if not self._draining else None
+            if back is None:
+                await self._give_back(delivery.requeue)
+            else:
+                await self._settle(delivery, message, back)
+            return
+        except asyncio.CancelledError:
+            await self._give_back(delivery.requeue)
+            raise
+        try:
+            await self._process(delivery, message)
+        finally:
+            self._running.pop(delivery)
+            if self._waiting:
+                self._vacant.set()
+
+    async def _process(self, delivery: Delivery, message: Message) -> None:
+        try:
             outcome = await self._pipeline.process(message)
         except Abandoned:
             raise  # its thread still runs: the message goes back when the channel closes
@@ -140,25 +182,50 @@ class Consumer:
             raise
         if isinstance(outcome, Later) and outcome.why == "store":
             self._flow.hold_for(_STORE_PAUSE, "the idempotency store does not answer")
+        await self._settle(delivery, message, outcome)
+
+    async def _settle(self, delivery: Delivery, message: Message, outcome: Outcome) -> None:
         try:
-            await self._settlement.settle(delivery, message, outcome, self.options.dlq)
+            await self._settlement.settle(
+                delivery, message, outcome, self.options.dlq, self._pipeline.note_failure
+            )
         except asyncio.CancelledError:
             await self._give_back(delivery.requeue)
             raise
+        self._last_settled = self._broker.now()
 
-    async def _admitted(self) -> None:
-        """Wait at the flow's gate; a delivery that comes during the drain does not pass."""
-        task = asyncio.current_task()
-        assert task is not None
+    async def _admitted(self, delivery: Delivery) -> None:
+        """Wait for a place, and at the flow's gate; a delivery that comes during the drain does not pass."""
+        if self._quarantine.is_changing:
+            await self._quarantine.detached()
+            if self.in_hand > 1:  # alone it may run: nothing else would be counted with it
+                raise NotStarted
         if self._draining:
             raise NotStarted
-        if self._flow.is_open:
-            return
+        if not self._flow.is_open or len(self._running) >= self.options.prefetch:
+            await self._place()
+        self._running[delivery] = self._clock()
+
+    async def _place(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         self._waiting.add(task)
         try:
             await self._flow.wait()
+            while len(self._running) >= self.options.prefetch:
+                self._vacant.clear()
+                await self._vacant.wait()
+                await self._flow.wait()
         finally:
             self._waiting.discard(task)
+
+    async def _change_prefetch(self, prefetch: int, detached: Callable[[], None]) -> None:
+        async def settled() -> None:
+            detached()
+            self._give_up_waiting()
+            await self._hand.settled()
+
+        await self.attachment.change_prefetch(prefetch, settled)
 
     async def _give_back(self, settle: Callable[[], Awaitable[None]]) -> None:
         """Best effort: what is lost, or settled after all, needs nothing more."""
@@ -167,6 +234,6 @@ class Consumer:
         except (BrokerError, ClosedError) as error:
             logger.debug("queue %s: %s", self.options.queue, error)
 
-    def _lost(self, error: BrokerError) -> None:
-        logger.error("queue %s: the consumer ended: %s", self.options.queue, error)
-        self._on_lost(error)
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None

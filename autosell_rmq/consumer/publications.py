@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from autosell_rmq.codec import DeadLetterReason, envelope, error_reply, restore, success_reply
 from autosell_rmq.exceptions import DecodeError
+from autosell_rmq.ids import new_id
 from autosell_rmq.message import (
     ATTEMPT,
     BUSY,
@@ -26,10 +27,9 @@ from autosell_rmq.message import (
     Publication,
     int_header,
     milliseconds,
-    new_id,
     without_broker_headers,
 )
-from autosell_rmq.pipeline import DeadLetter, Done, Later, Recount
+from autosell_rmq.pipeline import DeadLetter, Done, Later, Recount, failure_text
 from autosell_rmq.topology import delay_name, next_hop
 
 JSON = "application/json"
@@ -40,7 +40,7 @@ RECOUNT_HOP = 1  # seconds
 _MAX_HEADER_REASON = 1000  # characters; headers must never come near the frame's size
 
 
-_OF_A_FORMER_LIFE = frozenset({ATTEMPT, RETRY_COUNT, DUE, DEADLINE, BUSY, DELIVERIES})
+_OF_A_FORMER_LIFE = frozenset({REASON_CODE, ATTEMPT, RETRY_COUNT, DUE, DEADLINE, BUSY, DELIVERIES})
 
 
 def taken_out(message: Message) -> Message:
@@ -53,24 +53,19 @@ def taken_out(message: Message) -> Message:
         return message
     try:
         letter = restore(message.body)
-    except (DecodeError, ValueError, TypeError):
+    except DecodeError:
         return message  # it was buried raw
     headers = {name: v for name, v in letter.properties.headers.items() if name not in _OF_A_FORMER_LIFE}
     return replace(message, body=letter.body, properties=replace(letter.properties, headers=headers))
 
 
-def success(message: Message, outcome: Done) -> Publication:
-    """The reply to a request that was handled."""
-    body = success_reply(outcome.data, message.correlation_id)
-    return _reply(message, body, {CONFLICT: 1} if outcome.conflict else {})
-
-
-def failure(message: Message, outcome: DeadLetter) -> Publication:
-    """The reply to a request that was given up."""
-    detail = outcome.detail or outcome.reason.words("")
-    named = outcome.error_type and not detail.startswith(outcome.error_type)
-    error = f"{outcome.error_type}: {detail}" if named else detail
-    return _reply(message, error_reply(error[:8192], outcome.reason.value, message.correlation_id), {})
+def reply(message: Message, outcome: Done | DeadLetter) -> Publication:
+    """The reply to a request that was handled, or given up."""
+    if isinstance(outcome, Done):
+        body = success_reply(outcome.data, message.correlation_id)
+        return _reply(message, body, {CONFLICT: 1} if outcome.conflict else {})
+    body = error_reply(failure_text(outcome), outcome.reason.value, message.correlation_id)
+    return _reply(message, body, {})
 
 
 def _reply(message: Message, body: bytes, headers: Mapping[str, object]) -> Publication:
@@ -156,6 +151,7 @@ def dead_letter(message: Message, outcome: DeadLetter, dlq: str, *, limit: int) 
             outcome.detail,
             attempts=outcome.attempts,
             error_type=outcome.error_type,
+            errors=outcome.errors,
         )
         if len(body) <= limit:
             return Publication(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
+from autosell_rmq import forks
 from autosell_rmq.broker import Broker
 from autosell_rmq.brokers import create_broker
 from autosell_rmq.config import (
@@ -18,6 +19,7 @@ from autosell_rmq.config import (
     SharedKwargs,
     default_dlq,
     from_environment,
+    joined,
 )
 from autosell_rmq.consumer.group import ConsumerGroup
 from autosell_rmq.consumer.runner import Runner
@@ -47,7 +49,8 @@ class RabbitMQConsumer:
             await consumer.close()
 
     Args:
-        connection_url: by default ``RABBITMQ_URL``, else ``amqp://guest:guest@localhost/``.
+        connection_url: by default ``RABBITMQ_URL``, else ``amqp://guest:guest@localhost/``; a list for
+            several hosts.
         queue_name: by default ``QUEUE_NAME``, else ``main_queue``.
         dlq_name: by default ``<queue_name>_dlq`` if a `queue_name` is given; else ``DLQ_NAME``, else
             ``<QUEUE_NAME>_dlq``, else ``dlq_queue``.
@@ -63,7 +66,7 @@ class RabbitMQConsumer:
 
     def __init__(
         self,
-        connection_url: str | None = None,
+        connection_url: str | Sequence[str] | None = None,
         queue_name: str | None = None,
         dlq_name: str | None = None,
         max_retries: int | None = None,
@@ -79,7 +82,7 @@ class RabbitMQConsumer:
         if retries is not None:
             given["max_retries"] = retries
         self._settings = Settings.build(
-            connection_url or environment.url,
+            joined(connection_url) or environment.url,
             **cast("SettingsKwargs", {k: v for k, v in given.items() if k in SETTING_NAMES}),
         )
         queue = queue_name or environment.queue_name
@@ -100,6 +103,13 @@ class RabbitMQConsumer:
         self._connected = False
         self._runner = Runner(self._make_group, drain_timeout=self._settings.drain_timeout)
         self.statistics = Statistics()
+        forks.watch(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: not connected."""
+        forks.leave(self._connecting)
+        self._connecting = None
+        self._connected = False
 
     @property
     def connection_url(self) -> str:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from autosell_rmq import forks
 from autosell_rmq.consumer.group import ConsumerGroup
 from autosell_rmq.signals import stop_on_signal
 
@@ -28,6 +29,21 @@ class Runner:
         self._starting: asyncio.Lock | None = None
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._stop_requested = False
+        self._wanted = False
+        forks.watch(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: the parent consumes, not we."""
+        forks.leave(self._group, self._starting, self._wake)
+        self._group = self._starting = self._wake = None
+        self._stop_requested = self._wanted = False
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why it does not consume although it was asked to, and has not drained since."""
+        if not self._wanted:
+            return ()
+        return ("not consuming",) if self._group is None else self._group.problems
 
     @property
     def group(self) -> ConsumerGroup | None:
@@ -36,6 +52,7 @@ class Runner:
 
     async def start(self) -> None:
         """Consume; returns once every consumer is attached. Idempotent while it runs."""
+        self._wanted = True
         self._starting = self._starting or asyncio.Lock()
         async with self._starting:
             if self._group is None:
@@ -58,7 +75,7 @@ class Runner:
         """Consume until `stop`, SIGINT or SIGTERM, then drain. The second signal leaves at once.
 
         Raises:
-            BrokerError: a consumer ended by itself; everything else was drained.
+            BrokerError: a consumer was given up; everything else was drained.
         """
         event = asyncio.Event()
         self._wake = (asyncio.get_running_loop(), event)
@@ -75,11 +92,20 @@ class Runner:
             raise lost
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Stop consuming; handlers may finish for `timeout` seconds, by default the settings'."""
+        """Stop consuming; handlers may finish for `timeout` seconds, by default the settings'.
+
+        Cancelled, it cuts them short.
+        """
         group, self._group = self._group, None
         self._starting = None
         if group is not None:
-            await group.drain(self._drain_timeout if timeout is None else timeout)
+            try:
+                await group.drain(self._drain_timeout if timeout is None else timeout)
+            except asyncio.CancelledError:
+                await group.drain(0)
+                raise
+        if self._starting is None:  # nobody has started it again meanwhile
+            self._wanted = False
 
     async def _until_stopped(self, event: asyncio.Event) -> BaseException | None:
         """Start and wait; a stop during the start ends the start."""

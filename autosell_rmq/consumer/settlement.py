@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from autosell_rmq.broker import Broker, Delivery
 from autosell_rmq.codec import DeadLetterReason
 from autosell_rmq.config import Settings
 from autosell_rmq.consumer import publications
+from autosell_rmq.consumer.direct_replies import DirectReplies, is_direct
 from autosell_rmq.consumer.flow import Flow
-from autosell_rmq.exceptions import (
-    BrokerError,
-    ConfigError,
-    EncodeError,
-    PublishUnknown,
-    PublishUnroutable,
-)
+from autosell_rmq.consumer.reply_addresses import ReplyAddresses
+from autosell_rmq.exceptions import BrokerError, ConfigError, EncodeError, PublishUnroutable
 from autosell_rmq.message import NO_HEADERS, Message, Publication, printable
 from autosell_rmq.pipeline import (
     DeadLetter,
@@ -30,13 +26,11 @@ from autosell_rmq.pipeline import (
     Statistics,
     tell,
 )
-from autosell_rmq.topology import delay_hop, is_delay_name, next_hop
+from autosell_rmq.topology import delay_hop, next_hop
 
 logger = logging.getLogger(__name__)
 
-# Anybody may write a direct reply address, and RabbitMQ closes the connection over some malformed ones: each
-# try costs whatever is being published at that moment. The result itself is stored.
-_DIRECT_REPLY_TRIES = 3
+type OnBuried = Callable[[Message, DeadLetter], Awaitable[None]]
 
 
 class Settlement:
@@ -53,19 +47,24 @@ class Settlement:
         statistics: Statistics,
         flow: Flow,
         *,
-        not_reply_to: Iterable[str] = (),
+        own_queues: Iterable[str] = (),
         observers: Sequence[Observer] = (),
     ) -> None:
         self._broker = broker
         self._settings = settings
         self._statistics = statistics
         self._flow = flow
-        self._not_reply_to = frozenset(not_reply_to)
+        self._reply_addresses = ReplyAddresses(own_queues, settings.reply_to_allowed)
+        self._direct_replies = DirectReplies(self._publish)
         self._observers = observers
         self._hops: set[int] = set()
 
-    async def settle(self, delivery: Delivery, message: Message, outcome: Outcome, dlq: str) -> None:
+    async def settle(
+        self, delivery: Delivery, message: Message, outcome: Outcome, dlq: str, on_buried: OnBuried
+    ) -> None:
         """Publish what the outcome of the delivery's `message` asks for, then ack.
+
+        `on_buried` is awaited between a confirmed dead letter and the error reply.
 
         Raises:
             DeliveryLost: the broker will deliver the message again.
@@ -73,37 +72,37 @@ class Settlement:
         """
         match outcome:
             case Done():
-                await self._reply(message, publications.success(message, outcome))
+                await self._reply(message, outcome)
             case Later():
                 if not await self._delay(message, outcome, dlq):
-                    return await self.settle(delivery, message, _cannot_copy(outcome), dlq)
+                    return await self.settle(delivery, message, _cannot_copy(outcome), dlq, on_buried)
             case Recount():
                 copy = publications.recounted(message, outcome, now=self._broker.now())
                 what = f"the recount of a message of {message.queue!r}"
                 await self._confirmed(copy, what, hop=publications.RECOUNT_HOP)
             case DeadLetter():
                 await self._bury(message, outcome, dlq)
-                await self._reply(message, publications.failure(message, outcome))
+                await on_buried(message, outcome)
+                await self._reply(message, outcome)
         await delivery.ack()
         if self._observers:
             tell(self._observers, MessageEvent(kind="settled", message=message))
         return None
 
-    async def _reply(self, message: Message, reply: Publication) -> None:
+    async def _reply(self, message: Message, outcome: Done | DeadLetter) -> None:
         address = message.reply_to
         if not address:
             return
-        if address in self._not_reply_to or is_delay_name(address):
+        if refusal := self._reply_addresses.refusal(address):
             self._statistics.replies_refused += 1
             logger.warning(
-                "queue %s: no reply is sent to reply_to=%s: it is a queue of this app",
-                message.queue,
-                printable(address),
+                "queue %s: no reply is sent to reply_to=%s: %s", message.queue, printable(address), refusal
             )
             return
         try:
+            reply = publications.reply(message, outcome)
             await self._confirmed(reply, f"a reply to {printable(address)}", is_reply=True)
-        except (PublishUnroutable, PublishUnknown):
+        except PublishUnroutable:
             self._statistics.replies_lost += 1
             logger.warning(
                 "queue %s: nobody waits at reply_to=%s any more (correlation_id=%s)",
@@ -168,16 +167,16 @@ class Settlement:
         """Publish until it is confirmed; a reply that nobody takes is the caller's to judge."""
         wait = self._settings.backoff
         holder = object()  # this very publish: another one's success does not open the gate
-        unknown = 0
+        direct = is_reply and is_direct(publication.routing_key)
+        publish = self._direct_replies.publish if direct else self._publish
         while True:
             try:
                 if hop is not None and hop not in self._hops:
                     await self._broker.declare(delay_hop(hop))
                     self._hops.add(hop)
-                await self._broker.publish(publication, timeout=self._settings.publish_timeout)
+                await publish(publication)
             except (BrokerError, ConfigError) as error:
-                unknown += isinstance(error, PublishUnknown) and not publication.mandatory
-                if is_reply and (isinstance(error, PublishUnroutable) or unknown == _DIRECT_REPLY_TRIES):
+                if is_reply and isinstance(error, PublishUnroutable):
                     self._flow.release(holder)
                     raise
                 if hop is not None:
@@ -189,6 +188,9 @@ class Settlement:
             else:
                 self._flow.release(holder)
                 return
+
+    async def _publish(self, publication: Publication) -> None:
+        await self._broker.publish(publication, timeout=self._settings.publish_timeout)
 
 
 def _cannot_copy(outcome: Later) -> DeadLetter:

@@ -10,11 +10,27 @@ def idempotency_key(vhost: str, queue: str, identity: str) -> str:
 
     Each part is preceded by its length, so that no two triples share a key.
     """
-    digest = hashlib.sha256(b"1")
-    for part in (vhost, queue, identity):
-        raw = part.encode("utf-8", "surrogatepass")
-        digest.update(b"|%d|" % len(raw) + raw)
-    return digest.hexdigest()
+    return Keys(vhost, queue).of(identity)
+
+
+class Keys:
+    """`idempotency_key` for many ids of one queue."""
+
+    def __init__(self, vhost: str, queue: str) -> None:
+        self._digest = hashlib.sha256(b"1")
+        for part in (vhost, queue):
+            self._digest.update(_counted(part))
+
+    def of(self, identity: str) -> str:
+        """The key of an id."""
+        digest = self._digest.copy()
+        digest.update(_counted(identity))
+        return digest.hexdigest()
+
+
+def _counted(part: str) -> bytes:
+    raw = part.encode("utf-8", "surrogatepass")
+    return b"|%d|%b" % (len(raw), raw)
 
 
 def fingerprint(body: bytes) -> str:

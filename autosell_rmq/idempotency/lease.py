@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from autosell_rmq.config.check import seconds
 from autosell_rmq.exceptions import InProgress, LeaseLost, StoreUnavailable
-from autosell_rmq.idempotency.store import Abandoned, Call, Record, Stored
+from autosell_rmq.idempotency.store import Abandoned, Call, Note, Record, Stored
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Claim:
 
 
 class LeaseStore(ABC):
-    """A store that other processes share: `run_once` upon four primitives, each one atomic step.
+    """A store that other processes share: `run_once` upon five primitives, each one atomic step.
 
     A lease is measured on the store's clock. It outlives its worker by at most its own length: then another
     may take the key over. A worker that was only slow (stopped, cut off) finds that out when it renews or
@@ -47,7 +47,7 @@ class LeaseStore(ABC):
 
     Args:
         lease: seconds that a claim lives without renewal; it is renewed at a third.
-        ttl: seconds that a result is remembered.
+        ttl: seconds that a result or a note is remembered.
     """
 
     durable = True
@@ -70,6 +70,10 @@ class LeaseStore(ABC):
     @abstractmethod
     async def lookup(self, key: str) -> Record | None:
         """See `IdempotencyStore.lookup`."""
+
+    @abstractmethod
+    async def note(self, key: str, note: Note) -> None:
+        """See `IdempotencyStore.note`."""
 
     @abstractmethod
     async def claim(self, claim: Claim) -> Record | None:
@@ -135,7 +139,11 @@ class LeaseStore(ABC):
             await _outlast_cancellation(self._give_up(claim))
             raise
         # No await since the call returned: a cancellation cannot come between effect and memory.
-        await _outlast_cancellation(self._remember(claim, data))
+        try:
+            await self._remember(claim, data)
+        except asyncio.CancelledError:
+            await _in_time(asyncio.create_task(self._remember(claim, data)))  # again: it may be repeated
+            raise
         return Stored(data=data, fingerprint=fingerprint, duplicate=False)
 
     async def _run(self, claim: Claim, call: Call, expires: float) -> bytes:
@@ -143,14 +151,23 @@ class LeaseStore(ABC):
         # The timeout has no end of its own. The renewals give it one when the lease is lost, and asyncio
         # then tells our cancellation from the caller's.
         held = asyncio.timeout(None)
+        renewals: asyncio.Task[None] | None = None
+
+        def renew() -> None:
+            nonlocal renewals
+            keep = self._keep(claim, expires, held if call.cancellable else None)
+            renewals = asyncio.create_task(keep, name=f"renew {claim.key}")
+
+        # A task only for those that run so long.
+        due = asyncio.get_running_loop().call_later(self.lease / 3, renew)
         try:
             async with held:
-                keep = self._keep(claim, expires, held if call.cancellable else None)
-                renewals = asyncio.create_task(keep, name=f"renew {claim.key}")
                 try:
                     return await call.run()
                 finally:
-                    renewals.cancel()
+                    due.cancel()
+                    if renewals is not None:
+                        renewals.cancel()
         except Exception as error:
             if held.expired():
                 raise LeaseLost(f"the claim on {claim.key} was lost while its handler ran") from error
@@ -160,9 +177,7 @@ class LeaseStore(ABC):
         """Renew until cancelled: even after the lease ran out, for a call that goes on."""
         clock = asyncio.get_running_loop().time
         interval = self.lease / 3
-        pause = interval
         while True:
-            await asyncio.sleep(pause)
             asked = clock()
             try:
                 async with asyncio.timeout(interval):
@@ -170,7 +185,7 @@ class LeaseStore(ABC):
             except Exception as error:  # noqa: BLE001 - whatever it is, the lease was not renewed
                 logger.warning("could not renew the claim on %s, trying again: %r", claim.key, error)
                 _end(held, expires)
-                pause = interval / 4
+                await asyncio.sleep(interval / 4)
                 continue
             if not ours:
                 logger.warning("the claim on %s was lost to another worker", claim.key)
@@ -178,7 +193,8 @@ class LeaseStore(ABC):
                 return
             # `expires` may be past (the process was stopped, the loop blocked): if nobody came, go on.
             _end(held, None)
-            pause, expires = interval, asked + self.lease
+            expires = asked + self.lease
+            await asyncio.sleep(interval)
 
     async def _remember(self, claim: Claim, data: bytes) -> None:
         clock = asyncio.get_running_loop().time
@@ -223,10 +239,15 @@ async def _outlast_cancellation(work: Coroutine[object, object, None]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        try:
-            await asyncio.wait([task], timeout=_GRACE)
-        finally:
-            task.cancel()
-        if task.done() and not task.cancelled() and (error := task.exception()):
-            logger.warning("after a cancellation: %s", error)
+        await _in_time(task)
         raise
+
+
+async def _in_time(task: asyncio.Task[None]) -> None:
+    """Wait within the limit for what goes on after a cancellation; another one ends it."""
+    try:
+        await asyncio.wait([task], timeout=_GRACE)
+    finally:
+        task.cancel()
+    if task.done() and not task.cancelled() and (error := task.exception()):
+        logger.warning("after a cancellation: %s", error)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from autosell_rmq.config.check import seconds, whole
 from autosell_rmq.exceptions import InProgress
-from autosell_rmq.idempotency.store import Abandoned, Call, Record, Stored
+from autosell_rmq.idempotency.store import Abandoned, Call, Note, Record, Stored
 
 logger = logging.getLogger(__name__)
 
 _OVERHEAD = 512  # bytes that Python's objects and dicts take per entry, beside the text; measured
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen takes twice as long: one for each message
 class _Result:
     data: bytes
     fingerprint: str
@@ -26,13 +26,20 @@ class _Result:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    note: Note
+    expires: float
+    size: int
+
+
 class MemoryStore:
     """Remembers results in this process only: a restart, or a second process, knows nothing of them.
 
-    A key is forgotten `ttl` seconds after its result, or earlier when a bound is reached: then the result
-    that was asked for longest ago goes first. What is being handled is never forgotten; when it alone fills
-    the store, new keys are refused with `InProgress`, so that they wait in the delay line. A duplicate that
-    comes after its key was forgotten runs the handler again.
+    A key is forgotten `ttl` seconds after its result, or earlier when a bound is reached: then the oldest
+    notes go first, and after them the result that was asked for longest ago. What is being handled is never
+    forgotten; when it alone fills the store, new keys are refused with `InProgress`, so that they wait in the
+    delay line. A duplicate that comes after its key was forgotten runs the handler again.
 
     A single result too large for `max_bytes` is returned and not remembered, with a warning in the log: to
     fail instead would repeat an effect that has happened, and to keep it would break the bound. Keep
@@ -41,9 +48,9 @@ class MemoryStore:
     Belongs to one event loop; claims are atomic because nothing is awaited between look and claim.
 
     Args:
-        ttl: seconds that a result is kept.
+        ttl: seconds that a result or a note is kept.
         lease: seconds that a key stays claimed when its handler was abandoned in a thread (`Abandoned`).
-        max_entries: keys known at once, those being handled included.
+        max_entries: claims, results and notes at once.
         max_bytes: size of all entries, with an estimate of what Python itself needs for each.
         clock: monotonic seconds.
     """
@@ -75,16 +82,18 @@ class MemoryStore:
         self._done: OrderedDict[str, _Result] = OrderedDict()  # least recently used first
         self._done_size = 0
         self._oldest: OrderedDict[str, None] = OrderedDict()  # the keys of _done, first to expire first
+        self._notes: OrderedDict[str, _Noted] = OrderedDict()  # first to expire first
+        self._notes_size = 0
 
     @property
     def entries(self) -> int:
-        """How many keys are known now."""
-        return len(self._processing) + len(self._done)
+        """How many claims, results and notes there are now."""
+        return len(self._processing) + len(self._done) + len(self._notes)
 
     @property
     def size(self) -> int:
         """The bytes counted against `max_bytes` now."""
-        return self._processing_size + self._done_size
+        return self._processing_size + self._done_size + self._notes_size
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -115,16 +124,41 @@ class MemoryStore:
         self._remember(key, fingerprint, data)
         return Stored(data=data, fingerprint=fingerprint, duplicate=False)
 
+    async def note(self, key: str, note: Note) -> None:
+        """Keep a note on `key`; see `IdempotencyStore.note`. No result is forgotten to make room for one."""
+        self._forget_expired()
+        if key in self._done:
+            return
+        self._drop_note(key)
+        size = _size(key, note.fingerprint) + len(note.data)
+        while self._notes and not self._has_room(size):
+            self._drop_note(next(iter(self._notes)))
+        if not self._has_room(size):
+            logger.warning("the store is full: there is no room for a note on %s", key)
+            return
+        self._notes[key] = _Noted(note, self._clock() + self._ttl, size)
+        self._notes_size += size
+
     async def lookup(self, key: str) -> Record | None:
         """What is known of `key`; looking does not count as use."""
         self._forget_expired()
         if (done := self._done.get(key)) is not None:
-            left = dt.timedelta(seconds=done.expires - self._clock())
-            expires_at = dt.datetime.now(dt.UTC) + left
+            expires_at = self._date(done.expires)
             return Record(state="done", fingerprint=done.fingerprint, data=done.data, expires_at=expires_at)
         if (fingerprint := self._processing.get(key)) is not None:
             return Record(state="processing", fingerprint=fingerprint)
+        if (noted := self._notes.get(key)) is not None:
+            note, expires_at = noted.note, self._date(noted.expires)
+            return Record(
+                state=note.state,
+                fingerprint=note.fingerprint,
+                data=note.data or None,
+                expires_at=expires_at,
+            )
         return None
+
+    def _date(self, moment: float) -> dt.datetime:
+        return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=moment - self._clock())
 
     def _claim(self, key: str, fingerprint: str) -> None:
         if key in self._processing:
@@ -139,6 +173,8 @@ class MemoryStore:
         self._processing_size -= _size(key, self._processing.pop(key))
 
     def _remember(self, key: str, fingerprint: str, data: bytes) -> None:
+        if self._notes:
+            self._drop_note(key)
         size = _size(key, fingerprint) + len(data)
         if not self._make_room(size):
             logger.warning(
@@ -154,17 +190,29 @@ class MemoryStore:
         self._done_size += size
 
     def _make_room(self, size: int) -> bool:
-        """Forget results until one more entry of `size` fits; False, and nothing forgotten, if it cannot."""
+        """Forget until one more entry of `size` fits; False, and nothing forgotten, if it cannot."""
+        if self._has_room(size):
+            return True
         if size > self._max_bytes - self._processing_size or len(self._processing) >= self._max_entries:
             return False
-        while self.entries >= self._max_entries or self.size + size > self._max_bytes:
-            self._forget(next(iter(self._done)))
+        while not self._has_room(size):
+            if self._notes:
+                self._drop_note(next(iter(self._notes)))
+            else:
+                self._forget(next(iter(self._done)))
         return True
+
+    def _has_room(self, size: int) -> bool:
+        entries = len(self._processing) + len(self._done) + len(self._notes)
+        total = self._processing_size + self._done_size + self._notes_size
+        return entries < self._max_entries and total + size <= self._max_bytes
 
     def _forget_expired(self) -> None:
         now = self._clock()
         while self._oldest and self._done[key := next(iter(self._oldest))].expires <= now:
             self._forget(key)
+        while self._notes and self._notes[key := next(iter(self._notes))].expires <= now:
+            self._drop_note(key)
         while self._abandoned and self._abandoned[key := next(iter(self._abandoned))] <= now:
             del self._abandoned[key]
             self._release(key)
@@ -172,6 +220,10 @@ class MemoryStore:
     def _forget(self, key: str) -> None:
         self._done_size -= self._done.pop(key).size
         del self._oldest[key]
+
+    def _drop_note(self, key: str) -> None:
+        if (noted := self._notes.pop(key, None)) is not None:
+            self._notes_size -= noted.size
 
 
 def _size(key: str, fingerprint: str) -> int:

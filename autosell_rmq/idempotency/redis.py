@@ -1,52 +1,37 @@
-"""The lease mode on Redis: each primitive one Lua script on one key."""
+"""The lease mode on Redis: a Lua script that carries out the steps of many keys."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, override
 from urllib.parse import parse_qsl, urlsplit
 
+from autosell_rmq import forks
 from autosell_rmq.config.check import seconds, whole
 from autosell_rmq.exceptions import ClosedError, ConfigError, MissingExtra, StoreUnavailable
+from autosell_rmq.idempotency.batching import Batching
 from autosell_rmq.idempotency.lease import Claim, LeaseStore
-from autosell_rmq.idempotency.store import Record
+from autosell_rmq.idempotency.redis_scripts import LOOKUP, NOTE, STEPS
+from autosell_rmq.idempotency.store import Note, Record
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
 
-# A key is a hash: state (processing, done), token, fingerprint, data. The key's expiry is the lease while it
-# is processing, the ttl when it is done: Redis's clock, nothing to clean up. Scripts run one at a time, so
-# each is atomic. The token stays in the result: a repeated completion recognises itself.
-_CLAIM = """
-local found = redis.call('HMGET', KEYS[1], 'state', 'token', 'fingerprint', 'data')
-if found[1] == 'done' then return {'done', found[3], found[4]} end
-if found[1] and found[2] ~= ARGV[1] then return {'processing', found[3]} end
-redis.call('HSET', KEYS[1], 'state', 'processing', 'token', ARGV[1], 'fingerprint', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return false
-"""
-_COMPLETE = """
-local found = redis.call('HMGET', KEYS[1], 'state', 'token')
-if found[1] and found[2] ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'state', 'done', 'token', ARGV[1], 'fingerprint', ARGV[2], 'data', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1
-"""
-_RELEASE = """
-local found = redis.call('HMGET', KEYS[1], 'state', 'token')
-if found[1] == 'processing' and found[2] == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return false
-"""
-_LOOKUP = """
-local found = redis.call('HMGET', KEYS[1], 'state', 'fingerprint', 'data')
-if not found[1] then return false end
-local now = redis.call('TIME')
-local expires = now[1] * 1000 + math.floor(now[2] / 1000) + redis.call('PTTL', KEYS[1])
-return {found[1], found[2], found[3] or '', string.format('%.0f', expires)}
-"""
+# What goes in one call: nobody else's command runs meanwhile.
+_MOST = 100
+_MOST_BYTES = 1024 * 1024
+_AT_ONCE = 4
+
+
+class _Step(NamedTuple):
+    kind: Literal["claim", "complete", "release"]
+    claim: Claim
+    span: float
+    data: bytes = b""
 
 
 class RedisStore(LeaseStore):
@@ -59,7 +44,7 @@ class RedisStore(LeaseStore):
     Args:
         url: ``redis://user:password@host:6379/0``, ``rediss://…`` (TLS, verified) or ``unix://…``.
         lease: seconds that a claim lives without renewal.
-        ttl: seconds that a result is remembered.
+        ttl: seconds that a result or a note is remembered.
         prefix: of every key in Redis, to share it with others.
         timeout: seconds that one step may take, connecting included.
         max_connections: more steps than this at once wait for each other, within their `timeout`.
@@ -91,6 +76,14 @@ class RedisStore(LeaseStore):
         self._client: Redis | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scripts: dict[str, AsyncScript] = {}
+        self._together: Batching[_Step, list[bytes]] | None = None
+        forks.watch(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: not open; the connections are the parent's."""
+        forks.leave(self._client, self._loop, self._scripts, self._together)
+        self._client = self._loop = self._together = None
+        self._scripts = {}
 
     @override
     def __repr__(self) -> str:
@@ -107,9 +100,15 @@ class RedisStore(LeaseStore):
             return
         self._client = self._connect()
         self._loop = asyncio.get_running_loop()
-        self._scripts = {
-            text: self._client.register_script(text) for text in (_CLAIM, _COMPLETE, _RELEASE, _LOOKUP)
-        }
+        self._scripts = {text: self._client.register_script(text) for text in (STEPS, NOTE, LOOKUP)}
+        self._together = Batching(
+            self._carry_out,
+            key=lambda step: step.claim.key,
+            size=lambda step: len(step.data),
+            most=_MOST,
+            most_bytes=_MOST_BYTES,
+            at_once=min(self._max_connections, _AT_ONCE),
+        )
         try:
             await self.lookup("")  # like PING, and proves that scripts may be run
         except BaseException:
@@ -118,41 +117,68 @@ class RedisStore(LeaseStore):
 
     @override
     async def close(self) -> None:
+        together, self._together = self._together, None
+        if together is not None:
+            await together.close()  # each trip ends within `timeout`
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
     @override
     async def claim(self, claim: Claim) -> Record | None:
-        args = claim.token, claim.fingerprint, _ms(self.lease)
-        found = await self._eval(_CLAIM, claim.key, *args)
-        return None if found is None else _record(*found)
+        found = await self._step(_Step("claim", claim, self.lease))
+        return _record(*found) if found else None
 
     @override
     async def complete(self, claim: Claim, data: bytes) -> bool:
-        args = claim.token, claim.fingerprint, _ms(self.ttl), data
-        return bool(await self._eval(_COMPLETE, claim.key, *args))
+        return not await self._step(_Step("complete", claim, self.ttl, data))
 
     @override
     async def release(self, claim: Claim) -> None:
-        await self._eval(_RELEASE, claim.key, claim.token)
+        await self._step(_Step("release", claim, self.lease))
+
+    async def _step(self, step: _Step) -> list[bytes]:
+        """Carry it out, together with what others ask for meanwhile; empty when it was done."""
+        self._check_open()
+        assert self._together is not None
+        return await self._together(step)
+
+    async def _carry_out(self, steps: Sequence[_Step]) -> Sequence[list[bytes] | StoreUnavailable]:
+        args: list[str | bytes | int] = []
+        for kind, claim, span, data in steps:
+            args += kind, claim.token, claim.fingerprint, _ms(span), data
+        found: list[list[bytes]] = await self._eval(STEPS, [step.claim.key for step in steps], *args)
+        return [self._judged(answer) for answer in found]
+
+    def _judged(self, answer: list[bytes]) -> list[bytes] | StoreUnavailable:
+        if answer[:1] == [b"error"]:
+            return StoreUnavailable(f"Redis at {self._redacted}: {answer[1].decode()}")
+        return answer
+
+    @override
+    async def note(self, key: str, note: Note) -> None:
+        await self._eval(NOTE, [key], note.state, note.fingerprint, _ms(self.ttl), note.data)
 
     @override
     async def lookup(self, key: str) -> Record | None:
-        found = await self._eval(_LOOKUP, key)
+        found = await self._eval(LOOKUP, [key])
         return None if found is None else _record(*found)
 
-    async def _eval(self, script: str, key: str, *args: str | bytes | int) -> Any:  # noqa: ANN401 - any answer
-        """Run a script, by its digest where Redis knows it. Here alone redis-py's errors are translated."""
-        from redis.exceptions import RedisError
-
+    def _check_open(self) -> None:
         if self._client is None:
             raise ClosedError(f"{self!r} is not open")
         if self._loop is not asyncio.get_running_loop():
             raise ClosedError(f"{self!r} was opened in another event loop")
+
+    async def _eval(self, script: str, of: Sequence[str], *args: str | bytes | int) -> Any:  # noqa: ANN401
+        """Run a script, by its digest where Redis knows it. Here alone redis-py's errors are translated."""
+        from redis.exceptions import RedisError
+
+        self._check_open()
+        keys = [name for key in of for name in (self._prefix + key, f"{self._prefix}{key}:note")]
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._scripts[script](keys=[self._prefix + key], args=args)
+                return await self._scripts[script](keys=keys, args=args)
         except TimeoutError as error:
             raise StoreUnavailable(
                 f"Redis at {self._redacted} did not answer in {self._timeout:g} s"
@@ -181,11 +207,11 @@ class RedisStore(LeaseStore):
 
 
 def _record(state: bytes, fingerprint: bytes, data: bytes = b"", expires_ms: bytes | None = None) -> Record:
-    done = state == b"done"
+    name: Literal["accepted", "processing", "failed", "done"] = state.decode()  # type: ignore[assignment]
     return Record(
-        state="done" if done else "processing",
+        state=name,
         fingerprint=fingerprint.decode(),
-        data=data if done else None,
+        data=data if name == "done" else data or None,
         expires_at=None if expires_ms is None else dt.datetime.fromtimestamp(int(expires_ms) / 1000, dt.UTC),
     )
 

@@ -7,7 +7,7 @@ from typing import Literal
 from autosell_rmq.codec import DeadLetterReason
 from autosell_rmq.exceptions import DecodeError, EncodeError, Reject
 from autosell_rmq.message import BUSY, DEADLINE, Message, int_header
-from autosell_rmq.pipeline.handler import InvalidMessage
+from autosell_rmq.pipeline.invalid_message import InvalidMessage
 from autosell_rmq.pipeline.outcome import DeadLetter, Later
 from autosell_rmq.retry import RetryPolicy
 

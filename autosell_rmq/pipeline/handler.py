@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 from autosell_rmq.codec import decode, rejects_non_finite
 from autosell_rmq.exceptions import ConfigError, DecodeError
 from autosell_rmq.message import Message
-from autosell_rmq.pipeline.signature import NOTHING, call_method, read_signature, unwrapped
+from autosell_rmq.pipeline.invalid_message import InvalidMessage
+from autosell_rmq.pipeline.signature import NOTHING, Injected, call_method, read_signature, unwrapped
 
 if TYPE_CHECKING:
     import pydantic
-
-
-class InvalidMessage(Exception):
-    """The body is JSON, but not what the handler's annotation asks for."""
-
-    def __init__(self, errors: str) -> None:
-        super().__init__(errors)
 
 
 class Handler:
@@ -27,6 +21,7 @@ class Handler:
 
     The first parameter that is not annotated `Message` gets the payload: as decoded where it has no
     annotation, or ``dict`` or ``Any``; else validated by pydantic. One annotated `Message` gets the context.
+    Those that bear a marker (see `Injected`) are neither.
 
     Raises:
         ConfigError: the signature asks for something else, or an annotation cannot be resolved.
@@ -42,6 +37,31 @@ class Handler:
             raise ConfigError(f"handler {self.name}: a generator cannot handle messages; return the result")
         self._signature = read_signature(function, self.name)
         self._validate = _validator(self._signature.annotation, self.name)
+
+    @property
+    def injected(self) -> tuple[Injected, ...]:
+        """The parameters that an `Injector` has to serve."""
+        return self._signature.injected
+
+    @property
+    def takes_message(self) -> bool:
+        """Whether a parameter gets the message."""
+        return self._signature.context is not None
+
+    @property
+    def payload_type(self) -> object:
+        """What the payload is annotated with; ``dict`` where it has no annotation."""
+        return dict if self._signature.annotation is NOTHING else self._signature.annotation
+
+    @property
+    def result_type(self) -> object:
+        """What the result is annotated with; ``Any`` where it has no annotation."""
+        return Any if self._signature.returns is NOTHING else self._signature.returns
+
+    @property
+    def description(self) -> str:
+        """The function's docstring, without its indentation; empty without one."""
+        return inspect.getdoc(unwrapped(self.function)) or ""
 
     def arguments(self, message: Message) -> Mapping[str, object]:
         """Decode and validate the payload.
@@ -101,7 +121,7 @@ def _validator(annotation: object, name: str) -> Callable[[bytes], object]:
             value = adapter.validate_json(body)
         except pydantic.ValidationError as error:
             decode(body)  # a body that is no JSON is told apart from one of another shape
-            raise InvalidMessage(_listed(error)) from None
+            raise InvalidMessage(error) from None
         except ValueError as error:
             raise DecodeError(str(error)) from None
         if b"NaN" in body or b"Infinity" in body:
@@ -110,10 +130,3 @@ def _validator(annotation: object, name: str) -> Callable[[bytes], object]:
         return value
 
     return validate
-
-
-def _listed(error: pydantic.ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, entry['loc'])) or '(body)'}: {entry['msg']}"
-        for entry in error.errors(include_url=False, include_input=False)
-    )

@@ -7,7 +7,7 @@ import inspect
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,13 +15,14 @@ from typing import cast
 
 from autosell_rmq.idempotency import Abandoned
 from autosell_rmq.message import Message
-from autosell_rmq.middleware import Middleware, compose
+from autosell_rmq.middleware import Next
 from autosell_rmq.pipeline.handler import Handler
 from autosell_rmq.pipeline.threads import ThreadPool, finished, result_of
 
 logger = logging.getLogger(__name__)
 
 type _Item = tuple[Future[object], Callable[[], object]]
+type HandOver = Callable[[Message, Mapping[str, object]], Awaitable[object]]
 type ThreadContext = Callable[[], AbstractContextManager[None]]
 
 
@@ -62,7 +63,7 @@ class HandlerThreads:
             return await finished(running)
         except asyncio.CancelledError:
             if running.running():
-                raise Abandoned from None
+                raise Abandoned(cast("Future[object]", running)) from None
             raise
         finally:
             report.cancel()
@@ -78,25 +79,25 @@ def call_here(
     handler: Handler,
     message: Message,
     arguments: Mapping[str, object],
-    middleware: Sequence[Middleware],
+    layers: Callable[[HandOver], Next] | None,
     loop: asyncio.AbstractEventLoop,
 ) -> object:
-    """Call a sync handler in this very thread, with its async middleware on the `loop` around it.
+    """Call a sync handler in this very thread, with what its `layers` do on the `loop` around it.
 
-    The thread waits for the middleware and does what its innermost ``call_next`` asks for, so the handler
-    stays in the transaction that the thread has opened.
+    The thread waits for them and does what the innermost one hands over, so the handler stays in the
+    transaction that the thread has opened.
     """
-    if not middleware:
+    if layers is None:
         return _resolved(handler.call(message, arguments), loop)
     work = _Handover()
 
-    async def hand_over(passed: Message) -> object:
+    async def hand_over(passed: Message, named: Mapping[str, object]) -> object:
         future: Future[object] = Future()
-        work.put((future, partial(handler.call, passed, arguments)))
+        work.put((future, partial(handler.call, passed, named)))
         return await asyncio.wrap_future(future)
 
     async def around() -> object:
-        return await compose(middleware, hand_over)(message)
+        return await layers(hand_over)(message)
 
     chain = asyncio.run_coroutine_threadsafe(around(), loop)
     chain.add_done_callback(lambda _: work.put(None))

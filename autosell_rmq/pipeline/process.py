@@ -11,10 +11,9 @@ from typing import Literal
 from autosell_rmq.codec import DeadLetterReason
 from autosell_rmq.config import HandlerOptions
 from autosell_rmq.exceptions import DecodeError, HandlerDecision, InProgress, LeaseLost, StoreError
-from autosell_rmq.idempotency import Call, Stored, fingerprint, idempotency_key
+from autosell_rmq.idempotency import Call, Keys, Stored, fingerprint
 from autosell_rmq.message import (
     ATTEMPT,
-    DELIVERIES,
     DUE,
     REPLY_TYPE,
     RETRY_COUNT,
@@ -23,20 +22,23 @@ from autosell_rmq.message import (
     int_header,
     printable,
 )
+from autosell_rmq.pipeline.context import handed_over
 from autosell_rmq.pipeline.decide import Expired, after_busy, after_failure, described
+from autosell_rmq.pipeline.deliveries import recounted_or_buried
 from autosell_rmq.pipeline.events import MessageEvent, tell
 from autosell_rmq.pipeline.execution import Execution, Surroundings
-from autosell_rmq.pipeline.handler import Handler, InvalidMessage
-from autosell_rmq.pipeline.outcome import DeadLetter, Done, Later, Outcome, Recount
+from autosell_rmq.pipeline.failure import note_failure
+from autosell_rmq.pipeline.handler import Handler
+from autosell_rmq.pipeline.invalid_message import InvalidMessage
+from autosell_rmq.pipeline.outcome import DeadLetter, Done, Later, Outcome
 from autosell_rmq.pipeline.threads import NotStarted
+from autosell_rmq.pipeline.twins import Twins
 from autosell_rmq.retry import RetryPolicy
 from autosell_rmq.topology import DUE_TOLERANCE
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_LOGGED = 2000  # characters
-
-DELIVERY_LIMIT = 20  # deliveries without an outcome; the broker's own net is at 50
 
 
 class Pipeline:
@@ -49,7 +51,8 @@ class Pipeline:
         self._policy = RetryPolicy(
             max_retries=options.max_retries, delay=options.retry_delay, max_delay=options.max_retry_delay
         )
-        self._running: dict[str, asyncio.Future[None]] = {}
+        self._keys = Keys(around.vhost, options.queue)
+        self._twins = Twins(around.settings.busy_timeout)
 
     async def process(self, message: Message) -> Outcome:
         """Handle one message.
@@ -78,9 +81,29 @@ class Pipeline:
         except BaseException as error:  # noqa: BLE001 - every failure becomes an outcome
             return self._failed(message, attempt, error)
 
+    async def note_failure(self, message: Message, outcome: DeadLetter) -> None:
+        """Let `lookup` know of a dead letter: called when it is confirmed, before its message is acked.
+
+        Not earlier, or a crash in between would show as failed what will run again; not later, or one
+        would leave it pending for ever. Redelivered, the message comes to its end, and here, once more.
+        """
+        if message.properties.type == REPLY_TYPE and not self._options.accept_replies:
+            return  # its id is that of another message
+        if message.malformed is not None:
+            return  # its id may be none
+        try:
+            key = self._key(message)
+        except Exception as error:  # noqa: BLE001 - the user's function; it may be what has failed
+            logger.debug("queue %s: a dead letter without a key: %r", message.queue, error)
+            return
+        if key is not None:
+            await note_failure(self._around.store, key, message, outcome)
+
     def _attempt(self, message: Message) -> int:
         """Which attempt this is; the headers are anybody's word, so at most the last one."""
         headers = message.headers
+        if not headers:
+            return 1
         most = self._options.max_retries + 1
         return max(
             1, int_header(headers, ATTEMPT, 1, most=most), int_header(headers, RETRY_COUNT, most=most - 1) + 1
@@ -93,7 +116,9 @@ class Pipeline:
         def dead(reason: DeadLetterReason, detail: str) -> DeadLetter:
             return DeadLetter(reason=reason, detail=detail, attempts=attempt - 1)
 
-        if message.redelivered and (outcome := self._redelivered(message, attempt)) is not None:
+        if message.malformed is not None:  # first: nothing else that is said of it can be trusted
+            return dead(DeadLetterReason.INVALID_MESSAGE, message.malformed)
+        if (outcome := recounted_or_buried(message, self._options, attempt)) is not None:
             return outcome
         if len(message.body) > settings.max_body_bytes:
             size = f"the body takes {len(message.body)} bytes, the limit is {settings.max_body_bytes}"
@@ -107,37 +132,27 @@ class Pipeline:
             return dead(DeadLetterReason.REJECTED, "a reply came to a queue of requests (type=reply)")
         return None
 
-    def _redelivered(self, message: Message, attempt: int) -> Recount | DeadLetter | None:
-        """A delivery ended without an outcome before: count, and give up at the limit."""
-        # On a classic queue the broker's header is the sender's word, whatever it says.
-        counted = message.delivery_count if self._options.queue_type == "quorum" else None
-        deliveries = counted or 0
-        if counted is None:
-            # Ours may be forged, too: whatever it says, the message has had the run that brought it here.
-            deliveries = int_header(message.headers, DELIVERIES, most=DELIVERY_LIMIT - 1) + 1
-            if deliveries < DELIVERY_LIMIT:
-                return Recount(deliveries=deliveries)
-        if deliveries < DELIVERY_LIMIT:
-            return None
-        detail = f"{deliveries} deliveries ended without an outcome"
-        return DeadLetter(reason=DeadLetterReason.DELIVERY_LIMIT, detail=detail, attempts=attempt - 1)
-
     async def _handled(self, message: Message, attempt: int) -> Outcome:
         around, execution = self._around, self._execution
         assert execution is not None  # or it was refused
         arguments = execution.arguments(message)
-        due = int_header(message.headers, DUE) / 1000
-        if due - around.now() > DUE_TOLERANCE:
-            return Later(due=due, why="not_due", attempt=attempt)
+        if DUE in message.headers:
+            due = int_header(message.headers, DUE) / 1000
+            if due - around.now() > DUE_TOLERANCE:
+                return Later(due=due, why="not_due", attempt=attempt)
         key = self._key(message)
-        context = replace(
-            message,
-            attempt=attempt,
-            idempotency_key=key,
-            producer=around.producer,
-            sync_producer=around.sync_producer,
+        context = (
+            handed_over(
+                message,
+                attempt=attempt,
+                idempotency_key=key,
+                producer=around.producer,
+                sync_producer=around.sync_producer,
+            )
+            if execution.shows_message
+            else message
         )
-        call = execution.call(context, arguments)
+        call = execution.call(context, arguments, attempt=attempt)
         if key is None:
             around.statistics.without_id += 1
             data = await call.run()
@@ -150,9 +165,10 @@ class Pipeline:
         if not stored.duplicate:
             around.statistics.handled += 1
             self._tell("handled", message, attempt)
-            logger.info(
-                "queue %s: handled, correlation_id=%s", message.queue, printable(message.correlation_id)
-            )
+            if logger.isEnabledFor(logging.INFO):
+                logger.info(
+                    "queue %s: handled, correlation_id=%s", message.queue, printable(message.correlation_id)
+                )
             return Done(data=stored.data)
         logger.info(
             "queue %s: a duplicate, answered with the stored result, correlation_id=%s",
@@ -189,22 +205,16 @@ class Pipeline:
                 identity = source(message)
         if not identity:
             return None
-        return idempotency_key(self._around.vhost, self._options.queue, identity)
+        return self._keys.of(identity)
 
     async def _once(self, key: str, mine: str, call: Call) -> Stored:
         """The store's `run_once`; a twin in this very process is waited for before the store is asked."""
-        give_up = asyncio.get_running_loop().time() + self._around.settings.busy_timeout
-        while (twin := self._running.get(key)) is not None:
-            left = give_up - asyncio.get_running_loop().time()
-            if left <= 0:
-                raise InProgress("a duplicate is being handled by this process")
-            await asyncio.wait([twin], timeout=left)
-        self._running[key] = over = asyncio.get_running_loop().create_future()
+        if not self._twins.begins(key):
+            await self._twins.turn(key)
         try:
             return await self._around.store.run_once(key, mine, call)
         finally:
-            del self._running[key]
-            over.set_result(None)
+            self._twins.end(key)
 
     def _not_now(self, message: Message, attempt: int, error: StoreError) -> Later:
         now = self._around.now()
@@ -242,6 +252,8 @@ class Pipeline:
         shown = self._shown(text)
         if shown != text:
             outcome = replace(outcome, detail=self._shown(outcome.detail))
+        if isinstance(error, InvalidMessage) and isinstance(outcome, DeadLetter):
+            outcome = replace(outcome, errors=error.errors(self._shown))
         last = isinstance(outcome, DeadLetter)
         expected = isinstance(error, HandlerDecision | DecodeError | InvalidMessage | Expired)
         traced = last and not expected and _may_be_logged(text, shown)

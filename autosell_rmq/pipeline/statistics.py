@@ -18,7 +18,7 @@ class Statistics:
         retried: sent to the delay line after a failure.
         dead_lettered: put into the DLQ.
         replies: sent and confirmed.
-        replies_refused: not sent, since `reply_to` named a queue of this app.
+        replies_refused: not sent, since `reply_to` named a queue of this app or none of ``reply_to_allowed``.
         replies_lost: nobody was left to take the reply.
     """
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any, Unpack
+from typing import Any, Unpack, override
 
 from autosell_rmq.exceptions import ClosedError
 from autosell_rmq.message import SendOptions
 from autosell_rmq.pipeline import result_of
+from autosell_rmq.producer.crossing import Submit, check_thread
+from autosell_rmq.producer.many_blocking import SendsManyBlocking
 from autosell_rmq.producer.producer import RabbitMQProducer
 
 
-class BlockingProducer:
+class BlockingProducer(SendsManyBlocking):
     """`RabbitMQProducer` for threads; the loop it belongs to runs in another one.
 
     An interrupted wait (KeyboardInterrupt) cancels the call on the loop.
@@ -82,16 +84,16 @@ class BlockingProducer:
             )
         )
 
+    @override
+    def _sender(self) -> tuple[RabbitMQProducer, Submit]:
+        return self._producer, self.submit
+
     def _wait[T](self, call: Coroutine[Any, Any, T]) -> T:
         try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not None:
+            check_thread()
+        except ClosedError:
             call.close()
-            raise ClosedError(
-                "a blocking call from inside an event loop would stop it: use the async producer there"
-            )
+            raise
         future = self.submit(call)
         try:
             return result_of(future)

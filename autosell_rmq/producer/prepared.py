@@ -120,8 +120,8 @@ class PreparedSend:
             options=options,
         )
 
-    async def send(self, producer: MessageProducer) -> None:
-        """Send it; returns, and raises, as the call that it was prepared for."""
+    async def send(self, producer: MessageProducer, **override: Unpack[SendOptions]) -> None:
+        """Send it; returns, and raises, as the call that it was prepared for, but for what is overridden."""
         if self.exchange:
             await producer.publish_to_exchange(
                 self.exchange,
@@ -130,11 +130,14 @@ class PreparedSend:
                 self.exchange_type,
                 correlation_id=self.correlation_id,
                 mandatory=self.mandatory,
-                **self._options(),
+                **self._options(override),
             )
         else:
             await producer.send_fire_and_forget(
-                self.routing_key, Encoded(self.body), correlation_id=self.correlation_id, **self._options()
+                self.routing_key,
+                Encoded(self.body),
+                correlation_id=self.correlation_id,
+                **self._options(override),
             )
 
     def send_sync(self, producer: SyncMessageProducer) -> None:
@@ -154,8 +157,8 @@ class PreparedSend:
                 self.routing_key, Encoded(self.body), correlation_id=self.correlation_id, **self._options()
             )
 
-    def _options(self) -> SendOptions:
-        return {**self.options, "message_id": self.message_id}
+    def _options(self, override: SendOptions | None = None) -> SendOptions:
+        return {**self.options, **(override or {}), "message_id": self.message_id}
 
 
 def _fixed(options: SendOptions, now: float) -> SendOptions:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, override
 
+from autosell_rmq import forks
 from autosell_rmq.broker import Broker
 from autosell_rmq.brokers import create_broker
-from autosell_rmq.config import DELAY_LINE, Settings, SettingsKwargs, from_environment
+from autosell_rmq.config import Settings, SettingsKwargs, from_environment, joined
 from autosell_rmq.config.check import one_of, seconds
-from autosell_rmq.exceptions import ClosedError, PublishUnroutable, QueueNotFound
+from autosell_rmq.exceptions import ClosedError
 from autosell_rmq.message import Publication, SendOptions, printable
 from autosell_rmq.producer import publications
-from autosell_rmq.replies import Requests
-from autosell_rmq.topology import Exchange, Queue, Topology, delay_hop, is_delay_name
+from autosell_rmq.producer.many import SendsMany
+from autosell_rmq.producer.outgoing import Outgoing
+from autosell_rmq.waiting import OpeningTurn
 
 logger = logging.getLogger(__name__)
 
 
-class RabbitMQProducer:
+class RabbitMQProducer(SendsMany):
     """Sends messages; connects on first use, and concurrent first uses share one connection.
 
     ::
@@ -31,37 +32,48 @@ class RabbitMQProducer:
             reply = await producer.send_message("orders", {"item": 1})
 
     Args:
-        connection_url: by default ``RABBITMQ_URL``, else ``amqp://guest:guest@localhost/``.
+        connection_url: by default ``RABBITMQ_URL``, else ``amqp://guest:guest@localhost/``; a list for
+            several hosts.
         broker: publish over this one, which stays its owner's to open and close.
         settings: see `Settings`.
     """
 
     def __init__(
         self,
-        connection_url: str | None = None,
+        connection_url: str | Sequence[str] | None = None,
         *,
         broker: Broker | None = None,
         **settings: Unpack[SettingsKwargs],
     ) -> None:
-        self._settings = Settings.build(connection_url or from_environment().url, **settings)
+        self._settings = Settings.build(joined(connection_url) or from_environment().url, **settings)
         self._owns_broker = broker is None
         self._broker = broker
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._connecting: asyncio.Lock | None = None
-        self._requests: Requests | None = None
-        self._declared: set[str] = set()
+        self._connecting: OpeningTurn | None = None
+        self._outgoing: Outgoing | None = None
         self._late = 0
         self._closed = False
+        forks.watch(self)
 
     @property
     def late_replies(self) -> int:
         """Replies that came after their request had been given up."""
-        return self._late + (self._requests.late if self._requests is not None else 0)
+        return self._late + (self._outgoing.requests.late if self._outgoing is not None else 0)
 
     @property
     def requests_in_flight(self) -> int:
         """Requests that wait for their reply right now."""
-        return self._requests.in_flight if self._requests is not None else 0
+        return self._outgoing.requests.in_flight if self._outgoing is not None else 0
+
+    def use(self, broker: Broker) -> None:
+        """Publish over another broker from now on; for the app that it belongs to.
+
+        Raises:
+            ClosedError: it is connected.
+        """
+        if self._outgoing is not None:
+            raise ClosedError("the producer is connected: close it before it gets another broker")
+        self._broker = broker
 
     async def connect(self) -> None:
         """Connect now, instead of on the first send; after `close` it opens the producer again.
@@ -103,19 +115,19 @@ class RabbitMQProducer:
             EncodeError: the data is no JSON, or too large.
         """
         seconds("timeout", timeout)
-        requests = await self._ready()
+        outgoing = await self._ready()
         publication = self._to_queue(queue_name, message_data, correlation_id, options)
         sent_as = publication.properties.correlation_id or ""
-        await self._prepare(publication)
         if not wait_for_response:
-            await self._publish(publication)
+            await self._publish(outgoing, publication, options)
             return {"correlation_id": sent_as, "sent": True}
         logger.info("request to queue %s, correlation_id=%s", queue_name, printable(sent_as))
-        with self._declared_again(publication.exchange):
-            reply = await requests.ask(publication, queue=queue_name, timeout=timeout)
+        patience = self._patience(options)
+        reply = await outgoing.ask(publication, queue=queue_name, timeout=timeout, patience=patience)
         logger.info("reply from queue %s, correlation_id=%s", queue_name, printable(sent_as))
         return reply
 
+    @override
     async def send_fire_and_forget(
         self,
         queue_name: str,
@@ -130,12 +142,12 @@ class RabbitMQProducer:
             PublishUnroutable, PublishNacked, PublishUnknown, BrokerUnavailable: as `send_message`.
             EncodeError: the data is no JSON, or too large.
         """
-        await self._ready()
+        outgoing = await self._ready()
         publication = self._to_queue(queue_name, message_data, correlation_id, options)
-        await self._prepare(publication)
-        await self._publish(publication)
+        await self._publish(outgoing, publication, options)
         return publication.properties.correlation_id or ""
 
+    @override
     async def publish_to_exchange(
         self,
         exchange_name: str,
@@ -165,7 +177,7 @@ class RabbitMQProducer:
             TopologyMismatch: the exchange exists with another type.
             PublishNacked, PublishUnknown, BrokerUnavailable, EncodeError: as `send_message`.
         """
-        await self._ready()
+        outgoing = await self._ready()
         kind = getattr(exchange_type, "value", exchange_type)  # 0.1.4 took the client library's enum
         one_of("exchange_type", kind, "topic", "direct", "fanout", "headers")
         publication = publications.to_exchange(
@@ -178,10 +190,7 @@ class RabbitMQProducer:
             limit=self._settings.max_body_bytes,
             mandatory=mandatory,
         )
-        if exchange_name not in self._declared:
-            await self._live().declare(Topology(exchanges=(Exchange(name=exchange_name, type=kind),)))
-            self._declared.add(exchange_name)
-        await self._publish(publication)
+        await self._publish(outgoing, publication, options, kind)
         return publication.properties.correlation_id or ""
 
     async def close(self) -> None:
@@ -189,14 +198,18 @@ class RabbitMQProducer:
         if self._closed:
             return
         self._closed = True
-        requests, self._requests = self._requests, None
+        outgoing, self._outgoing = self._outgoing, None
         self._loop = self._connecting = None
-        self._declared.clear()
-        if requests is not None:
-            self._late += requests.late
-            await requests.close()
+        if outgoing is not None:
+            self._late += outgoing.requests.late
+            await outgoing.close()
         if self._owns_broker and self._broker is not None:
             await self._broker.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: not connected, until its first call there."""
+        forks.leave(self._loop, self._connecting, self._outgoing)
+        self._loop = self._connecting = self._outgoing = None
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -207,8 +220,8 @@ class RabbitMQProducer:
     ) -> None:
         await self.close()
 
-    async def _ready(self) -> Requests:
-        """The requests of a connected producer, on the loop that it was connected on."""
+    async def _ready(self) -> Outgoing:
+        """What a connected producer sends with, on the loop that it was connected on."""
         loop = asyncio.get_running_loop()
         if self._closed:
             raise ClosedError("the producer is closed: make a new one")
@@ -216,18 +229,19 @@ class RabbitMQProducer:
             raise ClosedError(
                 "the producer belongs to another event loop: make one per loop, or use SyncRabbitMQProducer"
             )
-        if self._requests is not None:
-            return self._requests
+        if self._outgoing is not None:
+            return self._outgoing
         self._loop = loop
-        self._connecting = self._connecting or asyncio.Lock()
-        async with self._connecting:
-            if self._requests is None:
-                broker = self._broker or create_broker(self._settings)
+        turn = self._connecting = self._connecting or OpeningTurn()
+        async with turn.take():
+            if turn is not self._connecting:
+                raise ClosedError("the producer was closed while it connected")
+            if self._outgoing is None:
+                self._broker = self._broker or create_broker(self._settings)  # now, so that `close` closes it
                 if self._owns_broker:
-                    await broker.open()
-                self._broker = broker
-                self._requests = Requests(broker, publish_timeout=self._settings.publish_timeout)
-            return self._requests
+                    await self._broker.open()
+                self._outgoing = Outgoing(self._broker, self._settings)
+            return self._outgoing
 
     def _live(self) -> Broker:
         assert self._broker is not None
@@ -245,32 +259,14 @@ class RabbitMQProducer:
             limit=self._settings.max_body_bytes,
         )
 
-    async def _prepare(self, publication: Publication) -> None:
-        """Before a delayed send: its hop exists, and so does the queue it will come home to."""
-        hop = publication.exchange
-        if not is_delay_name(hop):
-            return
-        queue = publication.routing_key
-        try:
-            await self._live().declare(Topology(queues=(Queue(name=queue, passive=True),)))
-        except QueueNotFound as error:
-            raise PublishUnroutable(f"no queue takes a delayed message to {queue!r}: {error}") from None
-        if hop not in self._declared:
-            await self._live().declare(delay_hop(int(hop.removeprefix(DELAY_LINE).removesuffix("s"))))
-            self._declared.add(hop)
+    def _patience(self, options: SendOptions) -> float:
+        given = options.get("outage_timeout")
+        return self._settings.outage_timeout if given is None else given
 
-    @contextmanager
-    def _declared_again(self, exchange: str) -> Generator[None]:
-        """Declare an exchange before its next use if it may have been deleted."""
-        try:
-            yield
-        except PublishUnroutable:
-            self._declared.discard(exchange)
-            raise
-
-    async def _publish(self, publication: Publication) -> None:
-        with self._declared_again(publication.exchange):
-            await self._live().publish(publication, timeout=self._settings.publish_timeout)
+    async def _publish(
+        self, outgoing: Outgoing, publication: Publication, options: SendOptions, exchange_type: str = ""
+    ) -> None:
+        await outgoing.publish(publication, exchange_type, patience=self._patience(options))
         logger.info(
             "sent to %s %s, correlation_id=%s",
             f"exchange {publication.exchange}" if publication.exchange else "queue",

@@ -6,8 +6,9 @@ import datetime as dt
 import math
 
 from autosell_rmq.codec import encode
-from autosell_rmq.config.check import entity_name
+from autosell_rmq.config.check import entity_name, patience
 from autosell_rmq.exceptions import ConfigError
+from autosell_rmq.ids import new_id
 from autosell_rmq.message import (
     DEADLINE,
     DUE,
@@ -19,7 +20,6 @@ from autosell_rmq.message import (
     Publication,
     SendOptions,
     milliseconds,
-    new_id,
 )
 from autosell_rmq.topology import delay_name, next_hop
 
@@ -87,6 +87,8 @@ def _publication(
     limit: int,
     mandatory: bool = True,
 ) -> Publication:
+    if (outage_timeout := options.get("outage_timeout")) is not None:
+        patience("outage_timeout", outage_timeout)
     return Publication(
         body=encode(data, limit=limit),
         exchange=exchange,

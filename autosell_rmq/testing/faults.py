@@ -21,6 +21,7 @@ type Point = Literal[
     "requester.publish",
     "run_once",
     "run_once.call",
+    "note",
     "lookup",
 ]
 type Side = Literal["before", "after"]

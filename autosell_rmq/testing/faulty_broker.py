@@ -29,6 +29,21 @@ class FaultyBroker(Broker):
     def now(self) -> float:
         return self._broker.now()
 
+    @property
+    @override
+    def problem(self) -> str | None:
+        return self._broker.problem
+
+    @property
+    @override
+    def blocked(self) -> bool:
+        return self._broker.blocked
+
+    @property
+    @override
+    def reconnects(self) -> int:
+        return self._broker.reconnects
+
     @override
     async def open(self) -> None:
         async with self._faults.around("open"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import override
 
-from autosell_rmq.idempotency.store import Call, IdempotencyStore, Record, Stored
+from autosell_rmq.idempotency.store import Call, IdempotencyStore, Note, Record, Stored
 from autosell_rmq.testing.faults import Faults
 
 
@@ -43,6 +43,11 @@ class FaultyStore(IdempotencyStore):
     async def run_once(self, key: str, fingerprint: str, call: Call) -> Stored:
         async with self._faults.around("run_once"):
             return await self._store.run_once(key, fingerprint, self._faulty(call))
+
+    @override
+    async def note(self, key: str, note: Note) -> None:
+        async with self._faults.around("note"):
+            await self._store.note(key, note)
 
     @override
     async def lookup(self, key: str) -> Record | None:

@@ -3,11 +3,12 @@
 import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Literal
 
 import pytest
 
 from autosell_rmq.exceptions import InProgress
-from autosell_rmq.idempotency import IdempotencyStore, MemoryStore, RedisStore, Stored
+from autosell_rmq.idempotency import IdempotencyStore, MemoryStore, Note, Record, RedisStore, Stored
 from tests.contract.store_fixtures import REDIS_URL, Work, redis_prefix
 
 KEY = "k" * 64
@@ -218,6 +219,124 @@ async def test_a_failed_first_leaves_no_fingerprint(store: IdempotencyStore, twi
     await twin.run_once(KEY, OTHER, Work().call)
 
     assert (await store.run_once(KEY, FIRST, Work().call)).fingerprint == OTHER
+
+
+ACCEPTED = Note(state="accepted", fingerprint=FIRST, queue="orders", correlation_id="id", attempt=0)
+FAILED = Note(state="failed", fingerprint=FIRST, data=b'{"error":"no"}', queue="orders", attempt=4)
+
+
+async def known(store: IdempotencyStore) -> tuple[str, str, bytes | None] | None:
+    record = await store.lookup(KEY)
+    return None if record is None else (record.state, record.fingerprint, record.data)
+
+
+async def test_a_note_is_found_and_a_later_one_replaces_it(
+    store: IdempotencyStore, twin: IdempotencyStore
+) -> None:
+    await store.note(KEY, ACCEPTED)
+    assert await known(twin) == ("accepted", FIRST, None)
+    record: Record | None = await twin.lookup(KEY)
+    assert record is not None
+    assert record.expires_at is not None
+    assert record.expires_at > dt.datetime.now(dt.UTC) + dt.timedelta(minutes=30)
+
+    await twin.note(KEY, FAILED)
+    assert await known(store) == ("failed", FIRST, b'{"error":"no"}')
+
+    await store.note(KEY, Note(state="accepted", fingerprint=OTHER))
+    assert await known(twin) == ("accepted", OTHER, None)
+    assert await twin.lookup(OTHER) is None
+
+
+@pytest.mark.parametrize("note", [ACCEPTED, FAILED], ids=["accepted", "failed"])
+async def test_a_note_answers_no_duplicate_and_ends_with_the_result(
+    store: IdempotencyStore, twin: IdempotencyStore, note: Note
+) -> None:
+    await store.note(KEY, note)
+
+    stored = await twin.run_once(KEY, OTHER, Work(b"result").call)
+
+    assert stored == Stored(data=b"result", fingerprint=OTHER, duplicate=False)
+    assert await known(store) == ("done", OTHER, b"result")
+
+
+async def test_a_result_is_not_noted_over(store: IdempotencyStore, twin: IdempotencyStore) -> None:
+    await store.run_once(KEY, FIRST, Work(b"result").call)
+
+    for note in (FAILED, ACCEPTED):
+        await twin.note(KEY, note)
+
+    assert await known(store) == ("done", FIRST, b"result")
+    assert (await twin.run_once(KEY, FIRST, Work().call)).duplicate
+
+
+@pytest.mark.parametrize("note", [ACCEPTED, FAILED], ids=["accepted", "failed"])
+async def test_a_note_outlives_a_run_that_fails(
+    store: IdempotencyStore, twin: IdempotencyStore, note: Note
+) -> None:
+    await store.note(KEY, note)
+
+    with pytest.raises(ValueError, match="no"):
+        await twin.run_once(KEY, FIRST, Work(error=ValueError("no")).call)
+
+    assert await known(store) == (note.state, FIRST, note.data or None)
+    assert not (await twin.run_once(KEY, FIRST, Work().call)).duplicate
+
+
+async def test_a_note_lies_beneath_a_claim(store: IdempotencyStore, twin: IdempotencyStore) -> None:
+    for noted_before in (False, True):
+        if noted_before:
+            await store.note(KEY, ACCEPTED)
+        work = Work(gate=asyncio.Event())
+        task = asyncio.create_task(store.run_once(KEY, FIRST, work.call))
+        await work.started.wait()
+
+        await twin.note(KEY, FAILED)
+
+        assert await known(twin) == ("processing", FIRST, None)
+        with pytest.raises(InProgress):
+            await twin.run_once(KEY, FIRST, Work().call)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await known(twin) == ("failed", FIRST, b'{"error":"no"}')
+
+    gate = asyncio.Event()
+    work = Work(b"result", gate=gate)
+    task = asyncio.create_task(store.run_once(KEY, FIRST, work.call))
+    await work.started.wait()
+    await twin.note(KEY, FAILED)
+    gate.set()
+    await task
+    assert await known(twin) == ("done", FIRST, b"result")
+
+
+async def test_of_many_at_once_on_a_note_exactly_one_runs(
+    store: IdempotencyStore, twin: IdempotencyStore
+) -> None:
+    await store.note(KEY, FAILED)
+    work = Work()
+
+    ended = await asyncio.gather(
+        *(each.run_once(KEY, FIRST, work.call) for _ in range(10) for each in (store, twin)),
+        return_exceptions=True,
+    )
+
+    assert work.runs == 1
+    assert all(isinstance(each, Stored | InProgress) for each in ended)
+    assert await known(twin) == ("done", FIRST, work.result)
+
+
+@pytest.mark.parametrize("state", ["accepted", "failed"])
+async def test_a_note_may_hold_anything(
+    store: IdempotencyStore, twin: IdempotencyStore, state: Literal["accepted", "failed"]
+) -> None:
+    data = bytes(range(256)) * 64
+    odd = Note(state=state, fingerprint=FIRST, data=data, queue="очередь", correlation_id="\x00\ud800'%s")
+
+    await store.note(KEY, odd)
+
+    assert await known(twin) == (state, FIRST, data)
 
 
 async def test_opening_and_closing_twice_is_harmless(store: IdempotencyStore) -> None:

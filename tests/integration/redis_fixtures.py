@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import override
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, override
 from urllib.parse import urlsplit
 
 from autosell_rmq.exceptions import InProgress
@@ -15,9 +15,18 @@ LEASE = 1.0  # seconds; long enough that a busy machine renews in time
 
 
 class Counting(RedisStore):
-    """Counts its renewals."""
+    """Counts its renewals, and the steps of each trip."""
 
     renewals = 0
+
+    def __init__(self, url: str, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(url, **options)
+        self.trips: list[int] = []
+
+    @override
+    async def _carry_out(self, steps: Sequence[Any]) -> Any:
+        self.trips.append(len(steps))
+        return await super()._carry_out(steps)
 
     @override
     async def renew(self, claim: Claim) -> bool:
@@ -33,7 +42,7 @@ class Connect:
         self._stack = stack
 
     async def __call__(self, url: str = REDIS_URL, **options: float) -> Counting:
-        store = Counting(url, prefix=self.prefix, **{"lease": LEASE, **options})  # type: ignore[arg-type]
+        store = Counting(url, prefix=self.prefix, **{"lease": LEASE, **options})
         await store.open()
         self._stack.push_async_callback(store.close)
         return store

@@ -1,16 +1,16 @@
 """An app's life: connect, consume, stop, start again, close; nothing is left running."""
 
 import asyncio
-import gc
-import os
 import threading
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
-from autosell_rmq import ClosedError, PublishNacked, PublishUnroutable, RabbitMQ, Router
+from autosell_rmq import BrokerUnavailable, ClosedError, PublishNacked, PublishUnroutable, RabbitMQ, Router
 from autosell_rmq.exceptions import QueueNotFound
+from autosell_rmq.testing import Faults
 from tests.integration.app_fixtures import Gate, Stage
+from tests.support.footprint import Footprint
 from tests.support.waiting import eventually
 
 CYCLES = 20
@@ -22,36 +22,6 @@ async def double(payload: int) -> int:
 
 def double_in_thread(payload: int) -> int:
     return payload * 2
-
-
-def sockets() -> int:
-    links = []
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            links.append(os.readlink(entry))
-        except OSError:
-            continue
-    return sum(link.startswith("socket:") for link in links)
-
-
-class Footprint:
-    """What this process holds open now, and whether it is back to that."""
-
-    def __init__(self) -> None:
-        self.tasks = len(asyncio.all_tasks())
-        self.threads = threading.active_count()
-        self.sockets = sockets()
-
-    async def is_restored(self) -> None:
-        def restored() -> bool:
-            gc.collect()
-            return (
-                len(asyncio.all_tasks()) <= self.tasks
-                and threading.active_count() <= self.threads
-                and sockets() <= self.sockets
-            )
-
-        await eventually(restored)
 
 
 async def test_async_with_connects_and_closes(stage: Stage) -> None:
@@ -186,6 +156,38 @@ async def test_stop_before_the_start_ends_the_run_at_once_and_only_that_one(stag
     await running
 
 
+@pytest.mark.parametrize("how", ["stop", "failure"])
+async def test_a_start_that_ends_early_lets_running_handlers_finish(stage: Stage, how: str) -> None:
+    first, second = stage.queue("first"), stage.queue("second")
+    faults, gate = Faults(), Gate()
+    app = await stage.faulty_app(faults)
+
+    @app.handler(first)
+    async def slow(payload: int) -> int:
+        await gate()
+        return payload * 2
+
+    app.handler(second)(double)
+    held = faults.hold("consume", skip=1)
+    running = asyncio.create_task(app.run())
+    asked = await _asked(stage, first)
+    await gate.has(1)
+    await held.reached.wait()
+    if how == "stop":
+        app.stop()
+    else:
+        faults.on("consume", after=BrokerUnavailable)
+        held.released.set()
+    await eventually(lambda: "cancel:after" in faults.passed)
+    gate.open()
+
+    assert (await stage.reply(asked))["data"] == 2
+    assert gate.cancelled == 0
+    with suppress(BrokerUnavailable):
+        await running
+    await stage.has(first, 0)
+
+
 async def test_stop_after_the_loop_has_ended_is_harmless() -> None:
     app = RabbitMQ("memory://ended")
     app.handler("ended")(double)
@@ -197,23 +199,6 @@ async def _run_once(app: RabbitMQ) -> None:
     app.stop()
     await app.run()
     await app.close()
-
-
-async def test_run_ends_with_the_reason_when_its_queue_is_deleted(stage: Stage) -> None:
-    queue, other = stage.queue("deleted"), stage.queue("other")
-    app = stage.app()
-    app.handler(queue)(double)
-    app.handler(other)(double)
-    running = asyncio.create_task(app.run())
-    await stage.reply(await _asked(stage, queue))
-    await stage.reply(await _asked(stage, other))
-
-    await stage.delete_queue(queue)
-
-    with pytest.raises(QueueNotFound, match=queue):
-        await running
-    await stage.ask(other, 1)
-    await stage.has(other, 1)  # nobody consumes any more
 
 
 async def test_close_is_idempotent_and_before_everything_else(stage: Stage) -> None:

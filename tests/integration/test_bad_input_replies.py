@@ -72,6 +72,44 @@ async def test_a_reply_to_another_apps_work_queue_is_dead_lettered_there_and_end
     assert await asked.leftovers() == (0, 0)
 
 
+async def test_replies_go_to_the_allowed_queues_and_direct_addresses_alone(serve: Serve) -> None:
+    recorder = Recorder()
+    service = await serve(recorder, settings={"reply_to_allowed": ["replies.*", "billing"]})
+    elsewhere = await serve.lab.queue(serve.outside)
+
+    for address in (elsewhere, "replies", "xreplies.a", "billing2", "Billing", f"{DIRECT_REPLY_TO}X"):
+        await service.send(b"1", reply_to=address)
+    await service.until(lambda: service.app.statistics.replies_refused == 6)
+    assert (await service.app.producer.send_message(service.queue, 2))["data"] == 2
+    assert await serve.lab.depth(elsewhere) == 0
+    assert recorder.runs == 7
+
+    for address in ("replies.gone", "billing"):  # allowed; there is nobody, and that is another number
+        await service.send(b"3", reply_to=address)
+    await service.until(lambda: service.app.statistics.replies_lost == 2)
+
+
+async def test_no_list_allows_the_apps_own_queues(serve: Serve) -> None:
+    service = await serve(Recorder(), settings={"reply_to_allowed": ["*"]})
+
+    await service.send(b"1", reply_to=service.queue)
+    await service.send(b"2", reply_to=service.dlq)
+
+    await service.until(lambda: service.app.statistics.replies_refused == 2)
+    await service.send(b"3")
+    assert (await service.reply())["data"] == 3
+    assert await service.leftovers() == (0, 0)
+
+
+async def test_an_empty_list_leaves_direct_addresses(serve: Serve) -> None:
+    service = await serve(Recorder(), settings={"reply_to_allowed": []})
+
+    await service.send(b"1")
+    await service.until(lambda: service.app.statistics.replies_refused == 1)
+
+    assert (await service.app.producer.send_message(service.queue, 2))["data"] == 2
+
+
 async def test_a_message_of_type_reply_is_handled_where_the_handler_asks_for_it(serve: Serve) -> None:
     recorder = Recorder()
     service = await serve(recorder, accept_replies=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,7 +52,7 @@ def everything_said(error: BaseException) -> str:
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Everything, the client libraries' records too."""
     caplog.set_level(logging.DEBUG)
-    for name in ("aiormq", "aio_pika", "asyncio", "autosell_rmq"):
+    for name in ("aiormq", "aio_pika", "pamqp", "asyncio", "autosell_rmq"):
         caplog.set_level(logging.DEBUG, logger=name)
     return caplog
 
@@ -194,7 +195,9 @@ async def test_a_run_with_everything_logged_shows_no_password_of_a_good_login(
             await producer.send_message(queue, {})
 
     assert f":{password}@" not in log.text
+    assert not re.search(rf"(\0|x00){re.escape(password)}\b", log.text)  # as the login sends it
     assert ":***@" in log.text
+    assert "Prepare to send" in log.text  # the client's own records are there, too
 
 
 # --- what is printed -------------------------------------------------------------------------------
@@ -231,6 +234,13 @@ async def test_no_object_shows_the_password_when_it_is_printed() -> None:
 @pytest.mark.parametrize(
     "url",
     [
+        "amqp://shop:1/{0}@rabbit.example/",
+        "amqp://shop:1/{0}@rabbit.example/a/b",
+        "amqp://shop:1?{0}@rabbit.example/",
+        "amqp://shop:1#{0}@rabbit.example/",
+        "amqp://shop:a@b/{0}@rabbit.example/",
+        "amqp://shop:{0}@one/x,shop:{0}@two/x",
+        "amqp://shop:{0}@one/,amqp://shop:{0}x@two/",
         "amqp://shop:{0}@rabbit.example:port/",
         "amqp://shop:{0}@rabbit.example/a/b",
         "amqp://shop:{0}@rabbit.example/?no_verify_ssl=1",

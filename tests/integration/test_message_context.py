@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from autosell_rmq import Binding, ClosedError, Message
+from autosell_rmq import Binding, ClosedError, Message, Next
 from tests.integration.app_fixtures import Stage
 
 
@@ -202,3 +202,24 @@ async def test_a_message_from_anybody_may_carry_nothing(stage: Stage) -> None:
     assert second.message_id is not None  # a copy gets one, and keeps it from there on
     assert second.correlation_id is None
     assert second.headers["x-retry-count"] == 1
+
+
+async def test_a_middleware_sees_what_a_handler_would_that_does_not_ask_for_it(stage: Stage) -> None:
+    seen: list[Message] = []
+
+    async def note(message: Message, call_next: Next) -> object:
+        seen.append(message)
+        return await call_next(message)
+
+    queue = stage.queue()
+    app = stage.app(middleware=[note])
+
+    @app.handler(queue)
+    async def handle(payload: int) -> int:
+        return payload
+
+    await app.start_consuming()
+    await stage.reply(await stage.ask(queue, 1))
+
+    assert seen[0].idempotency_key is not None
+    assert seen[0].producer is app.producer

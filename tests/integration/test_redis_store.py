@@ -7,7 +7,11 @@ import pytest
 import redis.asyncio
 
 from autosell_rmq.exceptions import ClosedError, InProgress, StoreUnavailable
-from autosell_rmq.idempotency import Claim, Record, Stored
+from autosell_rmq.idempotency import Claim, Note, Record
+from tests.contract.lease_cases import (  # noqa: F401 - the cases run here too
+    test_a_key_that_nobody_holds_may_be_renewed_and_completed,
+    test_only_the_holder_may_do_anything,
+)
 from tests.contract.store_fixtures import REDIS_URL, Work
 from tests.integration.redis_fixtures import (
     KEY,
@@ -15,6 +19,7 @@ from tests.integration.redis_fixtures import (
     connecting,
     takes_over,
 )
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.redis
 
@@ -56,39 +61,35 @@ async def test_each_step_may_be_repeated(connect: Connect) -> None:
     )
 
 
-async def test_only_the_holder_may_do_anything(connect: Connect) -> None:
+async def test_a_note_is_there_again_when_a_lease_has_run_out(connect: Connect) -> None:
+    store = await connect(lease=0.05)
+    await store.note(KEY, Note(state="failed", fingerprint="f", data=b"{}"))
+    await store.claim(a_claim("of a worker that dies"))
+
+    async def uncovered() -> bool:
+        record = await store.lookup(KEY)
+        return record is not None and (record.state, record.data) == ("failed", b"{}")
+
+    await eventually(uncovered)
+
+
+async def test_a_note_expires_with_the_ttl_and_leaves_nothing(
+    connect: Connect, raw: redis.asyncio.Redis
+) -> None:
+    store = await connect(lease=60.0, ttl=0.05)
+    note = Note(state="accepted", fingerprint="f")
+    await store.note(KEY, note)
+
+    async def forgotten() -> bool:
+        return await store.lookup(KEY) is None
+
+    await eventually(forgotten)
     store = await connect(lease=60.0)
-    mine, other = a_claim("mine"), a_claim("other")
-    await store.claim(mine)
-
-    assert await store.claim(other) == Record(state="processing", fingerprint="fingerprint of mine")
-    assert not await store.renew(other)
-    assert not await store.complete(other, b"theirs")
-    await store.release(other)
-
-    record = await store.lookup(KEY)
-    assert record is not None
-    assert (record.state, record.fingerprint) == ("processing", "fingerprint of mine")
-    await store.complete(mine, b"data")
-    assert not await store.complete(other, b"theirs")
-    record = await store.lookup(KEY)
-    assert record is not None
-    assert record.data == b"data"
-
-
-async def test_a_key_that_nobody_holds_may_be_renewed_and_completed(connect: Connect) -> None:
-    store = await connect(lease=60.0)
-    mine = a_claim("mine")
-
-    assert await store.renew(mine)
-    with pytest.raises(InProgress):
-        await store.run_once(KEY, "f", Work().call)
-    await store.release(mine)
-    assert await store.complete(mine, b"data")
-
-    assert await store.run_once(KEY, "f", Work().call) == Stored(
-        data=b"data", fingerprint="fingerprint of mine", duplicate=True
-    )
+    await store.note(KEY, note)
+    await store.run_once(KEY, "f", Work().call)
+    await store.note(KEY, note)  # nor does it outlive the result
+    names = [name async for name in raw.scan_iter(match=f"{connect.prefix}*", count=1000)]
+    assert names == [f"{connect.prefix}{KEY}".encode()]
 
 
 async def test_every_key_expires(connect: Connect, raw: redis.asyncio.Redis) -> None:
@@ -102,6 +103,56 @@ async def test_every_key_expires(connect: Connect, raw: redis.asyncio.Redis) -> 
     assert 59_000 < await raw.pttl(connect.prefix + KEY) <= 60_000
     await store.complete(mine, b"")
     assert 999_000 < await raw.pttl(connect.prefix + KEY) <= 1_000_000
+
+
+# --- together ------------------------------------------------------------------------------------
+
+
+async def test_steps_of_one_trip_get_their_own_answers(connect: Connect, raw: redis.asyncio.Redis) -> None:
+    store = await connect(lease=60.0)
+    await store.complete(Claim(key="done", fingerprint="theirs", token="theirs"), b"\x00\xff")
+    await store.claim(Claim(key="held", fingerprint="theirs", token="theirs"))
+    await store.claim(Claim(key="released", fingerprint="mine", token="mine"))
+    await store.note("noted", Note(state="failed", fingerprint="theirs"))
+    await raw.set(f"{connect.prefix}foreign", "a string", ex=60)
+
+    def mine(key: str) -> Claim:
+        return Claim(key=key, fingerprint="mine", token="mine")
+
+    ended = await asyncio.gather(
+        *(store.claim(mine(key)) for key in ("new", "done", "foreign", "held", "noted")),
+        store.complete(mine("gone"), b"data"),
+        store.release(mine("released")),
+        return_exceptions=True,
+    )
+
+    [new, done, foreign, held, noted, gone, released] = ended
+    assert [new, noted, gone, released] == [None, None, True, None]
+    assert done == Record(state="done", fingerprint="theirs", data=b"\x00\xff")
+    assert held == Record(state="processing", fingerprint="theirs")
+    assert isinstance(foreign, StoreUnavailable)
+    assert "WRONGTYPE" in str(foreign)
+    assert await store.lookup("released") is None
+    assert not await store.complete(mine("held"), b"data")
+
+
+async def test_many_messages_take_two_calls(connect: Connect) -> None:
+    store = await connect(lease=60.0)
+
+    await asyncio.gather(*(store.run_once(str(number), "f", Work().call) for number in range(80)))
+
+    assert store.trips == [80, 80]
+
+
+async def test_the_end_of_the_store_waits_for_what_is_under_way(connect: Connect) -> None:
+    store, other = await connect(lease=60.0), await connect()
+    claims = [asyncio.create_task(store.claim(a_claim("mine")))]
+    await asyncio.sleep(0)
+
+    await store.close()
+
+    assert await claims[0] is None
+    assert await other.lookup(KEY) is not None
 
 
 # --- leases --------------------------------------------------------------------------------------

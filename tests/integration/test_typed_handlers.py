@@ -207,3 +207,38 @@ async def test_an_invalid_payload_is_dead_lettered_at_once_with_its_errors(stage
         ("invalid_message", 0, "InvalidMessage")
     )
     assert (runs, app.statistics.retried) == (0, 0)
+
+
+async def test_the_dead_letter_of_an_invalid_message_lists_its_errors(stage: Stage) -> None:
+    queue = stage.queue()
+    app = stage.app(redact=lambda text: text.replace("y: Input", "y: (no) Input"))
+
+    @app.handler(queue)
+    async def handler(payload: Point) -> None: ...
+
+    await app.start_consuming()
+    await stage.ask(queue, {"x": "zzz", "y": []})
+
+    assert (await stage.letter(queue))["errors"] == [
+        {
+            "type": "int_parsing",
+            "loc": ["body", "x"],
+            "msg": "Input should be a valid integer, unable to parse string as an integer",
+        },
+        {"type": "int_type", "loc": ["body"], "msg": "y: (no) Input should be a valid integer"},
+    ]
+
+
+async def test_other_dead_letters_have_no_list_of_errors(stage: Stage) -> None:
+    queue = stage.queue()
+    app = stage.app(max_retries=0)
+
+    @app.handler(queue)
+    async def handler(payload: Point) -> None:
+        raise LookupError
+
+    await app.start_consuming()
+    await stage.ask(queue, {"x": 1})
+    assert "errors" not in await stage.letter(queue)
+    await stage.ask(queue, body=b"{")
+    assert "errors" not in await stage.letter(queue)

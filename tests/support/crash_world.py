@@ -12,7 +12,7 @@ from autosell_rmq.codec import decode, encode
 from autosell_rmq.config import HandlerOptions, Settings
 from autosell_rmq.consumer import ConsumerGroup
 from autosell_rmq.exceptions import InProgress, PublishError, PublishUnknown, Reject
-from autosell_rmq.idempotency import Call, IdempotencyStore, Record, Stored
+from autosell_rmq.idempotency import Call, IdempotencyStore, Note, Record, Stored
 from autosell_rmq.message import NO_HEADERS, Message, Properties, Publication
 from autosell_rmq.pipeline import Handler, Statistics
 from autosell_rmq.testing import Crash, Faults, FaultyBroker, FaultyStore
@@ -28,6 +28,7 @@ class Database:
 
     def __init__(self) -> None:
         self.done: dict[str, Record] = {}
+        self.notes: dict[str, Note] = {}
         self.committed: Counter[str] = Counter()
         self.locks: dict[str, Session] = {}
 
@@ -78,6 +79,10 @@ class Session(IdempotencyStore):
     @override
     async def lookup(self, key: str) -> Record | None:
         return self._database.done.get(key)
+
+    @override
+    async def note(self, key: str, note: Note) -> None:
+        self._database.notes[key] = note
 
 
 @dataclass(eq=False)
@@ -217,7 +222,7 @@ class World:
     # --- what must hold ---------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Nothing lost, one effect for each id, equal replies, every rejection in the DLQ."""
+        """Nothing lost, one effect for each id, equal replies, every rejection in the DLQ and noted."""
         for identity, times in self.sent.items():
             answers = self.replies[identity]
             assert len(answers) >= times, f"{identity}: {times} accepted, {len(answers)} answered"
@@ -227,6 +232,7 @@ class World:
         letters = [self._read(message) for message in self.server.queue(DLQ).messages]
         assert {letter["correlation_id"] for letter in letters} == self.rejected
         assert {letter["reason_code"] for letter in letters} <= {"rejected"}
+        assert {note.correlation_id for note in self.database.notes.values()} == self.rejected
         queue = self.server.queue(QUEUE)
         assert (queue.depth, queue.unacked) == (0, 0)
 

@@ -11,16 +11,19 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._port = 0
         self._server: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        assert self._port
+        return self._port
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        """Once more on the same port, where it was stopped."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -33,16 +36,23 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def say(self, data: bytes) -> None:
+        """Send this to every client, as if the server had; nothing else may be on its way to them."""
+        for client in self._clients:
+            client.write(data)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(*self._target)
         both = {writer, far_writer}
         self._writers |= both
+        self._clients.add(writer)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, far_writer))
                 group.create_task(_copy(far_reader, writer))
         finally:
             self._writers -= both
+            self._clients.discard(writer)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

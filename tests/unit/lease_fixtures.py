@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, override
 
 from autosell_rmq.exceptions import StoreUnavailable
-from autosell_rmq.idempotency import Call, Claim, LeaseStore, Record, Stored
+from autosell_rmq.idempotency import Call, Claim, LeaseStore, Note, Record, Stored
 
 LEASE = 60.0
 KEY = "key"
@@ -126,6 +126,9 @@ class FakeStore(LeaseStore):
             return None
         state = "processing" if row.data is None else "done"
         return Record(state=state, fingerprint=row.claim.fingerprint, data=row.data)  # type: ignore[arg-type]
+
+    @override
+    async def note(self, key: str, note: Note) -> None: ...
 
     @override
     async def claim(self, claim: Claim) -> Record | None:

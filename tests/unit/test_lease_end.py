@@ -195,7 +195,7 @@ async def test_a_cancellation_after_the_call_comes_after_its_result_is_stored() 
     async def slow() -> None:
         await asyncio.sleep(2)
 
-    store.faults["complete"] = [slow]
+    store.faults["complete"] = [slow, slow]  # cut short at 2, and begun again
     task = start(store, handler)
     await asyncio.sleep(2)
     task.cancel()
@@ -203,7 +203,7 @@ async def test_a_cancellation_after_the_call_comes_after_its_result_is_stored() 
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert now() == 3
+    assert now() == 4
     assert store.rows[KEY].data == b"result"
     assert not store.steps("release")
 
@@ -218,7 +218,7 @@ async def test_a_cancellation_after_the_call_hides_that_the_lease_was_lost_but_l
         await asyncio.sleep(2)
         somebody_takes_over(store, b"theirs")
 
-    store.faults["complete"] = [overtaken]
+    store.faults["complete"] = [hang, overtaken]
     task = start(store, handler)
     await asyncio.sleep(2)
     task.cancel()

@@ -8,7 +8,7 @@ import pytest
 from autosell_rmq.brokers.memory import MemoryBroker, MemoryServer
 from autosell_rmq.config import Settings
 from autosell_rmq.exceptions import DeliveryLost, PublishNacked, PublishUnknown
-from autosell_rmq.idempotency.store import Call, Record, Stored
+from autosell_rmq.idempotency.store import Call, Note, Record, Stored
 from autosell_rmq.testing import Crash, Faults, FaultyBroker, FaultyStore, cancel_caller, memory_server
 from autosell_rmq.topology import Queue, Topology
 from tests.support.inbox import Inbox
@@ -197,6 +197,7 @@ class LittleStore:
 
     def __init__(self) -> None:
         self.done: dict[str, bytes] = {}
+        self.notes: dict[str, Note] = {}
 
     async def open(self) -> None: ...
 
@@ -207,6 +208,9 @@ class LittleStore:
             run_sync = call.run_sync
             self.done[key] = await asyncio.to_thread(run_sync) if run_sync else await call.run()
         return Stored(data=self.done[key], fingerprint=fingerprint, duplicate=False)
+
+    async def note(self, key: str, note: Note) -> None:
+        self.notes[key] = note
 
     async def lookup(self, key: str) -> Record | None:
         data = self.done.get(key)
@@ -245,6 +249,20 @@ async def test_a_store_can_fail_around_the_handler(faults: Faults, sync: bool) -
     assert store.durable is False
     await store.open()
     await store.close()
+
+
+async def test_a_store_can_fail_around_a_note(faults: Faults) -> None:
+    inner = LittleStore()
+    store = FaultyStore(inner, faults)
+    faults.on("note", before=OSError("before"), after=OSError("after"))
+    note = Note(state="failed", fingerprint="f")
+
+    with pytest.raises(OSError, match="before"):
+        await store.note("k", note)
+    assert inner.notes == {}
+    with pytest.raises(OSError, match="after"):
+        await store.note("k", note)
+    assert inner.notes == {"k": note}
 
 
 async def test_a_store_can_fail_after_it_remembered(faults: Faults) -> None:

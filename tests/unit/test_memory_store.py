@@ -5,11 +5,12 @@ import datetime as dt
 import logging
 import tracemalloc
 from itertools import islice
+from typing import Literal
 
 import pytest
 
 from autosell_rmq.exceptions import ConfigError, InProgress
-from autosell_rmq.idempotency import Abandoned, Call, MemoryStore
+from autosell_rmq.idempotency import Abandoned, Call, MemoryStore, Note
 
 
 class Clock:
@@ -264,3 +265,80 @@ async def test_an_abandoned_key_stays_claimed_for_a_lease() -> None:
     assert await store.lookup("a") is None
     assert store.size == 0
     assert not (await store.run_once("a", "f", result())).duplicate
+
+
+def note(state: Literal["accepted", "failed"] = "accepted", data: bytes = b"") -> Note:
+    return Note(state=state, fingerprint="f", data=data)
+
+
+async def test_a_note_is_forgotten_after_the_ttl_of_the_last_one() -> None:
+    clock = Clock()
+    store = MemoryStore(ttl=10, clock=clock)
+    await store.note("a", note())
+    clock.now += 9
+    await store.note("a", note("failed"))
+    await store.note("b", note())
+    clock.now += 9
+    assert await known(store, "a", "b") == ["a", "b"]
+    clock.now += 1
+    assert await known(store, "a", "b") == []
+    assert (store.entries, store.size) == (0, 0)
+
+
+async def test_a_flood_of_notes_stays_bounded_and_forgets_no_result() -> None:
+    store = MemoryStore(max_entries=10)
+    await store.run_once("done", "f", result())
+    for number in range(100):
+        await store.note(str(number), note())
+        assert store.entries <= 10
+
+    assert await known(store, "done", "90", "91", "99") == ["done", "91", "99"]
+
+
+async def test_notes_make_room_for_claims_and_results() -> None:
+    store = MemoryStore(max_entries=3)
+    await store.run_once("done", "f", result())
+    await store.note("a", note())
+    await store.note("b", note())
+
+    await store.run_once("c", "f", result())
+    assert await known(store, "done", "a", "b", "c") == ["done", "b", "c"]
+
+    await store.run_once("b", "f", result())
+    assert await known(store, "done", "a", "b", "c") == ["done", "b", "c"]
+    assert store.entries == 3
+
+
+async def test_a_note_without_room_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore(max_bytes=5_000)
+    await store.run_once("done", "f", result(bytes(3_000)))
+    size = store.size
+
+    await store.note("a", note("failed", bytes(2_000)))
+
+    assert await known(store, "done", "a") == ["done"]
+    assert store.size == size
+    assert "no room" in caplog.text
+
+
+async def test_a_note_gives_its_bytes_back() -> None:
+    store = MemoryStore()
+    await store.note("a", note("failed", bytes(1_000)))
+    await store.note("a", note())
+    await store.run_once("a", "f", result())
+    plain = MemoryStore()
+    await plain.run_once("a", "f", result())
+
+    assert store.size == plain.size
+    assert store.entries == 1
+
+
+async def test_a_note_on_a_result_does_not_outlive_it() -> None:
+    clock = Clock()
+    store = MemoryStore(ttl=10, clock=clock)
+    await store.run_once("a", "f", result())
+    clock.now += 9
+    await store.note("a", note("failed"))
+    clock.now += 2
+
+    assert await known(store, "a") == []

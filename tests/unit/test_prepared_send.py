@@ -1,5 +1,6 @@
 """A prepared send: checked and encoded when it is made, one message however often it is sent."""
 
+import asyncio
 import datetime as dt
 import json
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from autosell_rmq import (
+    BrokerUnavailable,
     ConfigError,
     EncodeError,
     MessageTooLarge,
@@ -45,6 +47,22 @@ async def test_a_message_is_sent_as_it_was_when_it_was_prepared(server: MemorySe
     assert first.message_id == second.message_id == send.message_id
     assert first.correlation_id == second.correlation_id == "flow"
     assert (first.headers["tenant"], first.properties.priority) == ("x", 3)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        PreparedSend.to_queue("orders", 1, outage_timeout=60),
+        PreparedSend.to_exchange("events", "order.created", 1, outage_timeout=60),
+    ],
+    ids=["message", "event"],
+)
+async def test_who_sends_it_may_have_less_patience(server: MemoryServer, send: PreparedSend) -> None:
+    async with RabbitMQProducer(server.url) as producer:
+        server.stop()
+        async with asyncio.timeout(5):
+            with pytest.raises(BrokerUnavailable):
+                await send.send(producer, outage_timeout=0)
 
 
 def test_a_blocking_producer_sends_it_too(server: MemoryServer) -> None:

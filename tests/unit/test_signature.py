@@ -12,7 +12,7 @@ import pytest
 from autosell_rmq import ConfigError, Message
 from autosell_rmq.exceptions import DecodeError
 from autosell_rmq.pipeline import Handler
-from autosell_rmq.pipeline.handler import InvalidMessage
+from autosell_rmq.pipeline.invalid_message import InvalidMessage
 
 
 class Order(pydantic.BaseModel):
@@ -90,7 +90,10 @@ def test_the_context_may_stand_anywhere_and_be_alone() -> None:
     def alone(message: Message) -> object:
         return message.queue
 
-    assert {served(f, b'{"id": 1}') for f in (last, first, keyword)} == {(1, "orders")}
+    def optional(order: Order, message: Message | None = None) -> object:
+        return order.id, message and message.queue
+
+    assert {served(f, b'{"id": 1}') for f in (last, first, keyword, optional)} == {(1, "orders")}
     assert served(alone, b'{"whatever": 1}') == "orders"
     with pytest.raises(DecodeError):
         served(alone, b"no json")

@@ -18,7 +18,7 @@ from autosell_rmq.topology import Topology
 
 
 class MemoryBroker(Broker):
-    """Connects on demand, as `RabbitBroker` does.
+    """Connects on demand: a lost connection is there again for the next call, as long as the server runs.
 
     Every verb gives the loop a turn after it took effect, as a network would: a caller that is
     cancelled there has published, or acked, all the same.
@@ -34,6 +34,9 @@ class MemoryBroker(Broker):
         self._consumers: list[MemoryConsumer] = []
         self._requesters: list[MemoryRequester] = []
         self._closed = False
+        self._used = False
+        self._lost = False
+        self._reconnects = 0
 
     @property
     @override
@@ -43,6 +46,23 @@ class MemoryBroker(Broker):
     @override
     def now(self) -> float:
         return self.server.clock.now()
+
+    @property
+    @override
+    def problem(self) -> str | None:
+        if self._closed or not self._used:
+            return "not connected to the server in memory"
+        return None if self.server.running else "not connected: the server in memory is stopped"
+
+    @property
+    @override
+    def blocked(self) -> bool:
+        return False
+
+    @property
+    @override
+    def reconnects(self) -> int:
+        return self._reconnects
 
     @override
     async def open(self) -> None:
@@ -121,8 +141,13 @@ class MemoryBroker(Broker):
                 requester.drop(error)
             self._consumers, self._requesters = [], []
             self.server.detach(self)
+            self._lost = not self._closed
 
     def _connect(self) -> None:
         if self._closed:
             raise ClosedError("the broker was closed")
         self.server.attach(self)
+        self._used = True
+        if self._lost:
+            self._lost = False
+            self._reconnects += 1

@@ -124,6 +124,11 @@ class MemoryServer:
             self._connections[connection] = here
             self._wake_queues()
 
+    @property
+    def running(self) -> bool:
+        """Whether it lets connections in."""
+        return self._running
+
     def detach(self, connection: Connection) -> None:
         """Let it go; its loop may have run timers, which another connection's loop takes over."""
         with self.lock:

@@ -7,25 +7,28 @@ import logging
 import time
 from collections.abc import Callable
 
-from aio_pika import Connection
-from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import AbstractChannel
 
+from autosell_rmq import forks
 from autosell_rmq.broker import Delivery
-from autosell_rmq.brokers.rabbitmq import declaring, errors
-from autosell_rmq.brokers.rabbitmq.connecting import connect, underlying
+from autosell_rmq.brokers.rabbitmq import declaring, tls
+from autosell_rmq.brokers.rabbitmq.connecting import connect, open_channel
 from autosell_rmq.brokers.rabbitmq.consuming import RabbitSubscription
 from autosell_rmq.brokers.rabbitmq.publishing import Publisher
 from autosell_rmq.brokers.rabbitmq.requesting import RabbitRequester
+from autosell_rmq.brokers.rabbitmq.supervising import SupervisedConnection
 from autosell_rmq.config import Settings
-from autosell_rmq.exceptions import BrokerError, BrokerUnavailable, ClosedError
+from autosell_rmq.exceptions import BrokerError, BrokerUnavailable
 from autosell_rmq.message import DIRECT_REPLY_TO, Headers, Message, Publication
 from autosell_rmq.topology import Topology
 
 logger = logging.getLogger(__name__)
 
+_DYING = 1.0  # seconds from the first sign of a lost connection to the client library's seeing it
+
 
 class RabbitBroker:
-    """Connects on demand, over two connections: an alarm that blocks publishers must not stop acks.
+    """Two connections, each opened on first use and kept: an alarm that blocks publishers must not stop acks.
 
     Publishing has three channels, so that one's failure stays its own: one for queues, one for named
     exchanges (a missing one closes its channel), one for replies (a malformed reply address does).
@@ -34,8 +37,11 @@ class RabbitBroker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._closed = True
-        self._connections: dict[str, Connection] = {}
+        self._consumes = False
+        self._consuming = SupervisedConnection(settings, "consume", connect)
+        self._publishing = SupervisedConnection(settings, "publish", connect)
         self._reset()
+        forks.watch(self)
 
     @property
     def vhost(self) -> str:
@@ -44,36 +50,46 @@ class RabbitBroker:
     def now(self) -> float:
         return time.time()
 
+    @property
+    def problem(self) -> str | None:
+        return self._publishing.problem
+
+    @property
+    def blocked(self) -> bool:
+        return self._publishing.is_blocked
+
+    @property
+    def reconnects(self) -> int:
+        return self._publishing.reconnects + self._consuming.reconnects
+
     async def open(self) -> None:
         _quiet_client_logs()
-        if self._closed:
+        tls.warn_if_insecure(self._settings)
+        was_closed = self._closed
+        if was_closed:
             self._reset()
             self._closed = False
+        publishing = self._publishing
         try:
-            await self._connection("publish")
+            await publishing.open()
         except BaseException:
-            self._closed = True
+            if publishing is self._publishing:  # else it was closed and opened anew meanwhile
+                self._closed = was_closed
             raise
 
     async def close(self) -> None:
-        self._closed = True
-        connections, self._connections = list(self._connections.values()), {}
-        for connection in connections:
-            try:
-                async with asyncio.timeout(5):
-                    await connection.close()
-            except (*errors.LOST, OSError, TimeoutError) as error:
-                logger.debug("while closing: %s", error)
-        if connections:
+        was_closed, self._closed = self._closed, True
+        await asyncio.gather(self._consuming.close(), self._publishing.close())
+        if not was_closed:
             logger.info("disconnected from RabbitMQ at %s", self._settings.broker_url)
 
     async def declare(self, topology: Topology) -> None:
-        connection = await self._connection("publish")
-        await declaring.declare(connection, topology, timeout=self._settings.connect_timeout)
+        timeout = self._settings.connect_timeout
+        await declaring.declare(await self._asking.get(timeout), topology, timeout=timeout)
 
     async def depth(self, queue: str) -> int:
-        connection = await self._connection("publish")
-        return await declaring.depth(connection, queue, timeout=self._settings.connect_timeout)
+        timeout = self._settings.connect_timeout
+        return await declaring.depth(await self._asking.get(timeout), queue, timeout=timeout)
 
     async def publish(self, publication: Publication, *, timeout: float) -> None:
         if publication.exchange:
@@ -94,55 +110,74 @@ class RabbitBroker:
         arguments: Headers,
     ) -> RabbitSubscription:
         timeout = self._settings.connect_timeout
-        connection = await self._connection("consume")
-        channel = await _open(connection, timeout, confirms=False)
+        if not self._consumes:
+            await self._consuming.open()
+            self._consumes = True
+        channel = await self._channel(self._consuming, timeout, confirms=False)
         subscription = RabbitSubscription(channel, queue, on_lost)
-        await subscription.start(on_delivery, prefetch, arguments, timeout)
+        try:
+            await subscription.start(on_delivery, prefetch, arguments, timeout)
+        except BaseException:  # or a consumer that nobody knows of would take messages
+            await subscription.close()
+            raise
         return subscription
 
     async def open_requester(
         self, on_reply: Callable[[Message], None], *, on_lost: Callable[[BrokerError], None]
     ) -> RabbitRequester:
-        requester = RabbitRequester(await self._confirm_channel(), on_lost)
-        await requester.start(on_reply, self._settings.connect_timeout)
+        timeout = self._settings.connect_timeout
+        requester = RabbitRequester(await self._confirm_channel(timeout), on_lost, self._publishing.unblocked)
+        try:
+            await requester.start(on_reply, timeout)
+        except BaseException:
+            await requester.close()
+            raise
         return requester
 
+    def after_fork(self) -> None:
+        """In a forked child: closed, and what it had is the parent's."""
+        forks.leave(self._consuming, self._publishing)
+        forks.leave(self._to_queues, self._to_exchanges, self._to_requesters)
+        self._closed = True
+        self._reset()
+
     def _reset(self) -> None:
-        """Start without connections; they and the locks belong to the loop that opens them."""
-        self._connections = {}
-        self._connecting = asyncio.Lock()
-        self._to_queues = Publisher(self._confirm_channel)
-        self._to_exchanges = Publisher(self._confirm_channel)
-        self._to_requesters = Publisher(self._confirm_channel)
+        """Start without connections; they and their locks belong to the loop that opens them."""
+        self._consumes = False
+        self._consuming = SupervisedConnection(self._settings, "consume", connect)
+        self._publishing = SupervisedConnection(self._settings, "publish", connect)
+        self._to_queues = self._publisher()
+        self._to_exchanges = self._publisher()
+        self._to_requesters = self._publisher()
 
-    async def _confirm_channel(self) -> AbstractChannel:
-        return await _open(await self._connection("publish"), self._settings.connect_timeout, confirms=True)
+    @property
+    def _asking(self) -> SupervisedConnection:
+        """For channels of a moment: where there is one that an alarm does not block, by that.
 
-    async def _connection(self, purpose: str) -> AbstractConnection:
-        """The connection for `purpose`, opened now where there is none or it was lost."""
-        async with self._connecting:
-            if self._closed:
-                raise ClosedError("the connection is not open")
-            current = self._connections.get(purpose)
-            if current is not None:
-                try:
-                    return underlying(current)
-                except BrokerUnavailable:
-                    del self._connections[purpose]
-            self._connections[purpose] = connection = await connect(self._settings, purpose)
-            return underlying(connection)
+        A consumer that is lost during an alarm must come back: to consume is what ends the alarm.
+        """
+        return self._consuming if self._consumes else self._publishing
 
+    def _publisher(self) -> Publisher:
+        return Publisher(self._confirm_channel, self._publishing.unblocked)
 
-async def _open(connection: AbstractConnection, timeout: float, *, confirms: bool) -> AbstractChannel:
-    try:
-        with errors.bare_cancellation(BrokerUnavailable):
-            return await connection.channel(
-                publisher_confirms=confirms, on_return_raises=True, timeout=timeout
-            )
-    except BrokerUnavailable:
-        raise
-    except (*errors.LOST, TimeoutError) as error:
-        raise BrokerUnavailable(f"no channel could be opened: {errors.broker_text(error)}") from None
+    async def _confirm_channel(self, timeout: float) -> AbstractChannel:
+        return await self._channel(self._publishing, timeout, confirms=True)
+
+    async def _channel(
+        self, connection: SupervisedConnection, timeout: float, *, confirms: bool
+    ) -> AbstractChannel:
+        """Open one within `timeout` seconds, on the next connection where one is lost meanwhile."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            left = deadline - asyncio.get_running_loop().time()
+            live = await connection.get(left)
+            try:
+                return await open_channel(live, min(self._settings.connect_timeout, left), confirms=confirms)
+            except BrokerUnavailable:
+                await asyncio.wait([live.closing], timeout=_DYING)
+                if not live.is_closed:
+                    raise
 
 
 def _quiet_client_logs() -> None:

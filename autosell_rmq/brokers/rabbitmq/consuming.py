@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.abc import AbstractChannel
 from pamqp.commands import Basic
 
 from autosell_rmq.broker import Delivery
 from autosell_rmq.brokers.rabbitmq import errors
+from autosell_rmq.brokers.rabbitmq.frames import Acks, Content, listen, unheard
 from autosell_rmq.brokers.rabbitmq.properties import arguments as to_arguments
 from autosell_rmq.brokers.rabbitmq.properties import received
 from autosell_rmq.exceptions import BrokerError, BrokerUnavailable, ClosedError, DeliveryLost, QueueNotFound
@@ -20,36 +20,31 @@ from autosell_rmq.message import Headers, Message
 class RabbitDelivery:
     """A message in hand, bound to the channel it came on."""
 
-    __slots__ = ("_channel", "_settled", "_tag", "message")
+    __slots__ = ("_acks", "_settled", "_tag", "message")
 
-    def __init__(self, channel: AbstractChannel, tag: int, message: Message) -> None:
+    def __init__(self, acks: Acks, tag: int, message: Message) -> None:
         self.message = message
-        self._channel = channel
+        self._acks = acks
         self._tag = tag
         self._settled = False
 
     async def ack(self) -> None:
-        await self._settle(lambda: self._channel.basic_ack(self._tag, wait=False))
+        self._settle(self._acks.ack)
 
     async def requeue(self) -> None:
-        await self._settle(lambda: self._channel.basic_nack(self._tag, requeue=True, wait=False))
+        self._settle(self._acks.requeue)
 
     async def fail(self) -> None:
-        await self._settle(lambda: self._channel.basic_reject(self._tag, requeue=True, wait=False))
+        self._settle(self._acks.reject)
 
-    async def _settle(self, send: Callable[[], Awaitable[None]]) -> None:
+    def _settle(self, tell: Callable[[int], None]) -> None:
+        """Tell the broker at the end of this turn of the loop: a cancelled caller leaves no tag unsettled."""
         if self._settled:  # a second ack of one tag would close the channel under its neighbours
             raise ClosedError("this delivery is settled already")
         self._settled = True
-        # In a task of its own: a cancelled caller must not leave the tag unsettled for good.
-        sending = asyncio.ensure_future(send())
-        try:
-            with errors.bare_cancellation(DeliveryLost):
-                await asyncio.shield(sending)
-        except DeliveryLost:
-            raise
-        except errors.LOST as error:
-            raise DeliveryLost(f"the channel is gone, RabbitMQ will deliver again: {error}") from None
+        if self._acks.closed:
+            raise DeliveryLost("the channel is gone, RabbitMQ will deliver again")
+        tell(self._tag)
 
 
 class RabbitSubscription:
@@ -59,55 +54,74 @@ class RabbitSubscription:
         self._channel = channel
         self._queue = queue
         self._on_lost = on_lost
+        self._on_delivery: Callable[[Delivery], None] | None = None
+        self._acks = Acks(channel.number, listen(channel, self).writer)
         self._tag: str | None = None
         self._ended = False
+        self._cancelling: asyncio.Future[None] | None = None
+
+    def on_delivered(self, content: Content) -> None:
+        if self._acks.closed:  # RabbitMQ takes it back with the channel; a nack would cost the connection
+            return
+        self._acks.delivered(content.tag)
+        if self._ended or self._on_delivery is None:  # it was on its way when the consumer was cancelled
+            self._acks.requeue(content.tag)
+        else:
+            self._on_delivery(RabbitDelivery(self._acks, content.tag, received(content, self._queue)))
+
+    def on_closing(self) -> None:
+        self._acks.close()
+
+    def on_returned(self, content: Content) -> None:
+        """Nothing is published on this channel."""
+
+    def on_confirmed(self, tag: int, *, multiple: bool, refused: bool) -> None:
+        """Nothing is published on this channel."""
 
     async def start(
         self, on_delivery: Callable[[Delivery], None], prefetch: int, arguments: Headers, timeout: float
     ) -> None:
         """Set the prefetch and begin to consume."""
-
-        async def on_message(message: DeliveredMessage) -> None:
-            delivery = message.delivery
-            assert isinstance(delivery, Basic.Deliver)
-            assert delivery.delivery_tag is not None
-            if self._ended:  # it was on its way when the consumer was cancelled
-                with suppress(asyncio.CancelledError, *errors.LOST):
-                    await self._channel.basic_nack(delivery.delivery_tag, requeue=True, wait=False)
-                return
-            on_delivery(RabbitDelivery(self._channel, delivery.delivery_tag, received(message, self._queue)))
-
+        self._on_delivery = on_delivery
+        # Before it consumes: RabbitMQ may end a consumer in the breath that begins it.
+        self._channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
         try:
             with errors.bare_cancellation(BrokerUnavailable):
                 await self._channel.basic_qos(prefetch_count=prefetch, timeout=timeout)
                 consuming = await self._channel.basic_consume(
-                    self._queue, on_message, arguments=to_arguments(arguments) or None, timeout=timeout
+                    self._queue, unheard, arguments=to_arguments(arguments) or None, timeout=timeout
                 )
         except BrokerUnavailable:
             raise
         except (*errors.LOST, TimeoutError) as error:
             raise errors.declaring(error, self._queue) from None
         self._tag = consuming.consumer_tag
-        self._channel.on_consumer_cancel_callbacks.add(self._cancelled_by_broker)
         self._channel.closing.add_done_callback(self._channel_closed)
 
     async def cancel(self) -> None:
         """Stop the deliveries; bounded, and harmless on a connection that is gone."""
-        if self._ended or self._tag is None:
-            return
-        self._ended = True
+        if self._cancelling is None and not self._ended and self._tag is not None:
+            self._ended = True  # what is still delivered goes back
+            self._acks.flush()
+            self._cancelling = asyncio.ensure_future(self._cancel(self._tag))
+        if self._cancelling is not None:
+            # Cut off, it would cost the channel; and it is needed in any case.
+            await asyncio.shield(self._cancelling)
+
+    async def _cancel(self, tag: str) -> None:
         try:
             with errors.bare_cancellation(BrokerUnavailable):
-                await self._channel.basic_cancel(self._tag, timeout=5)
+                await self._channel.basic_cancel(tag, timeout=errors.GOODBYE)
         except (BrokerUnavailable, *errors.LOST, TimeoutError):
-            pass  # gone with its connection: nothing can be delivered any more
+            # Gone with its connection, or the client library is closing it: no more may be written on it.
+            self._acks.close()
 
     async def close(self) -> None:
         """Close the channel: RabbitMQ takes back what is unacked on it."""
         self._ended = True
-        with suppress(*errors.LOST, TimeoutError):
-            async with asyncio.timeout(5):
-                await self._channel.close()
+        self._acks.flush()
+        self._acks.close()
+        await errors.channel_closed(self._channel)
 
     async def _cancelled_by_broker(self, _: Basic.Cancel) -> None:
         self._lost(
@@ -117,6 +131,7 @@ class RabbitSubscription:
         )
 
     def _channel_closed(self, closing: asyncio.Future[object]) -> None:
+        self._acks.close()
         error = None if closing.cancelled() else closing.exception()
         text = errors.broker_text(error) if error else "closed"
         self._lost(BrokerUnavailable(f"the consumer of {self._queue!r} lost its channel: {text}"))

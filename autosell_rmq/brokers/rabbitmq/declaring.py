@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from aiormq.abc import AbstractChannel, AbstractConnection
 
 from autosell_rmq.brokers.rabbitmq import errors
+from autosell_rmq.brokers.rabbitmq.connecting import open_channel
 from autosell_rmq.brokers.rabbitmq.properties import arguments
 from autosell_rmq.exceptions import BrokerUnavailable, ConfigError
 from autosell_rmq.topology import Exchange, Queue, QueueBinding, Topology
@@ -38,13 +37,11 @@ async def depth(connection: AbstractConnection, queue: str, *, timeout: float) -
 
 @asynccontextmanager
 async def _channel(connection: AbstractConnection, timeout: float) -> AsyncGenerator[AbstractChannel]:
-    channel = await connection.channel(publisher_confirms=False, timeout=timeout)
+    channel = await open_channel(connection, timeout, confirms=False)
     try:
         yield channel
     finally:
-        with contextlib.suppress(*errors.LOST, TimeoutError):  # a refusal has closed it already
-            async with asyncio.timeout(timeout):
-                await channel.close()
+        await errors.closed(channel.close())  # a refusal has closed it already
 
 
 @asynccontextmanager

@@ -1,0 +1,82 @@
+"""One attempt to publish, with what has to exist before: exchanges and the delay line."""
+
+from __future__ import annotations
+
+import asyncio
+
+from autosell_rmq.broker import Broker
+from autosell_rmq.config import DELAY_LINE
+from autosell_rmq.exceptions import BrokerUnavailable, PublishUnroutable, QueueNotFound
+from autosell_rmq.message import Publication
+from autosell_rmq.topology import Exchange, Queue, Topology, delay_hop, is_delay_name
+
+
+class Routes:
+    """Publishes, and remembers what is declared: each exchange once, and again where it has gone."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._declared: set[str] = set()
+
+    async def publish(self, publication: Publication, exchange_type: str, timeout: float) -> None:
+        """As `Broker.publish`; the exchange of an event is declared with `exchange_type`.
+
+        Raises:
+            TopologyMismatch: it exists with another type.
+        """
+        exchange = publication.exchange
+        if not exchange:
+            await self._broker.publish(publication, timeout=timeout)
+            return
+        was_declared = self.knows(exchange)
+        await self.prepare(publication, exchange_type, timeout)
+        try:
+            await self._broker.publish(publication, timeout=timeout)
+        except PublishUnroutable:
+            self.forget(exchange)
+            if not was_declared:
+                raise
+            # It may have been deleted since, or the broker came back without it: it is stored nowhere.
+            await self.prepare(publication, exchange_type, timeout)
+            await self._broker.publish(publication, timeout=timeout)
+
+    async def prepare(self, publication: Publication, exchange_type: str, timeout: float) -> None:
+        """Make sure that its exchange exists; for a delayed one, also the queue that it will come home to.
+
+        Raises:
+            PublishUnroutable: there is no such queue.
+            BrokerUnavailable: it could not be done within `timeout` seconds.
+        """
+        exchange = publication.exchange
+        is_delayed = is_delay_name(exchange)
+        if not is_delayed and self.knows(exchange):
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                if is_delayed:
+                    await self._find(publication.routing_key)
+                if not self.knows(exchange):
+                    await self._broker.declare(_topology(exchange, exchange_type))
+        except TimeoutError:
+            raise BrokerUnavailable(f"exchange {exchange!r} was not declared within {timeout:g} s") from None
+        self._declared.add(exchange)
+
+    def knows(self, exchange: str) -> bool:
+        """Whether it was declared here."""
+        return exchange in self._declared
+
+    def forget(self, exchange: str) -> None:
+        """Declare it before its next use: it may have been deleted."""
+        self._declared.discard(exchange)
+
+    async def _find(self, queue: str) -> None:
+        try:
+            await self._broker.declare(Topology(queues=(Queue(name=queue, passive=True),)))
+        except QueueNotFound as error:
+            raise PublishUnroutable(f"no queue takes a delayed message to {queue!r}: {error}") from None
+
+
+def _topology(exchange: str, exchange_type: str) -> Topology:
+    if is_delay_name(exchange):
+        return delay_hop(int(exchange.removeprefix(DELAY_LINE).removesuffix("s")))
+    return Topology(exchanges=(Exchange(name=exchange, type=exchange_type),))
