@@ -30,8 +30,8 @@ class Backstage(Protocol):
         """Take the oldest dead letter out of a DLQ."""
         ...
 
-    async def clean(self, *queues: str) -> None:
-        """Delete queues."""
+    async def clean(self, *queues: str, exchange: str) -> None:
+        """Delete queues and an exchange, as far as they are there."""
         ...
 
 
@@ -57,10 +57,11 @@ class RabbitBackstage:
         letter: dict[str, Any] = json.loads(message.body)
         return letter
 
-    async def clean(self, *queues: str) -> None:
+    async def clean(self, *queues: str, exchange: str) -> None:
         async with self._connection.channel() as channel:
             for queue in queues:
                 await channel.queue_delete(queue)
+            await channel.exchange_delete(exchange)
 
 
 class MemoryBackstage:
@@ -78,9 +79,10 @@ class MemoryBackstage:
         letter: dict[str, Any] = json.loads(self._server.queue(dlq).messages[0].body)
         return letter
 
-    async def clean(self, *queues: str) -> None:
+    async def clean(self, *queues: str, exchange: str) -> None:
         for queue in queues:
             self._server.delete_queue(queue)
+        self._server.delete_exchange(exchange)
 
 
 @asynccontextmanager

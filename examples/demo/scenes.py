@@ -1,10 +1,11 @@
-"""The producing side: four things that the library promises, one after the other."""
+"""What is shown: four things that the library promises, and two services that rely on them."""
 
 import asyncio
 import json
 
 from backstage import Backstage
 from screen import heading, letter, reply, say, transcript
+from services import CUSTOMER, Services
 from worker import Worker
 
 from autosell_rmq import RabbitMQProducer
@@ -48,3 +49,31 @@ async def a_stop(producer: RabbitMQProducer, queue: str, worker: Worker) -> None
     worker.terminate()
     reply(await asked)
     say("demo", await worker.ended(), "bold")
+
+
+async def a_gateway(services: Services) -> None:
+    """The example projects: an order by HTTP, sent twice."""
+    shop, gateway = await services.ready()
+    if shop is not None:
+        heading("5. Two services", "HTTP → FastAPI gateway → RabbitMQ → Django handler → a row, and back")
+        say("demo", f"gateway: process {gateway.pid}, shop: process {shop.pid}", "dim")
+    else:
+        heading(
+            "5. A gateway", "HTTP → FastAPI → a broker in its memory, with stand-ins for the shop → and back"
+        )
+        say("demo", f"gateway: process {gateway.pid}; on RabbitMQ it asks the Django shop", "dim")
+    basket = {"lines": [ORDER]}
+    say("client", f'POST /orders, Idempotency-Key "click-1", customer {CUSTOMER}: {json.dumps(basket)}')
+    await _ordered(services, basket)
+    say("client", "the same again, as after a lost answer")
+    await _ordered(services, basket)
+    if shop is not None:
+        say("demo", f"orders in the shop's database: {services.rows()}", "bold")
+    say("gateway", f"GET /events, what it has consumed: {json.dumps(await services.event())}")
+    status, ready = await services.get("/health/ready")
+    say("gateway", f"GET /health/ready: {status} {ready['status']}; its handlers are described at /rmq/docs")
+
+
+async def _ordered(services: Services, basket: object) -> None:
+    status, answer = await services.post("/orders", basket, key="click-1")
+    say("gateway", f"{status} {json.dumps(answer)}", "bold green")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 console = Console(highlight=False)
 
-_COLOURS = {"consumer": "cyan", "producer": "green", "demo": "magenta"}
+_COLOURS = {"consumer": "cyan", "producer": "green", "demo": "magenta", "client": "green", "gateway": "cyan"}
 _STORY = ("autosell_rmq.signals", "autosell_rmq.consumer.consumer", "autosell_rmq.consumer.group")
 _TOLD_FIELDS = (
     "original_body",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from screen import console, pass_on, say, show_log, transcript
-from shop import shop
 
 from autosell_rmq import RabbitMQ
+from shop import shop
 
 
 class Worker(Protocol):
@@ -66,8 +66,16 @@ class ThisProcess:
 
     def __init__(self, serving: asyncio.Task[None]) -> None:
         self._serving = serving
+        self._demo = asyncio.current_task()
+        serving.add_done_callback(self.interrupted)
+
+    def interrupted(self, _: object) -> None:
+        """Ctrl+C has gone to the consumer, which has drained: there is nobody left to show."""
+        assert self._demo is not None
+        self._demo.cancel()
 
     def terminate(self) -> None:
+        self._serving.remove_done_callback(self.interrupted)
         os.kill(os.getpid(), signal.SIGTERM)
 
     async def ended(self) -> str:
@@ -81,10 +89,12 @@ async def working(url: str, queue: str) -> AsyncGenerator[Worker]:
     if url.startswith("memory:"):
         show_log()
         serving = asyncio.create_task(serve(url, queue))
+        worker = ThisProcess(serving)
         try:
             await _ready(serving)
-            yield ThisProcess(serving)
+            yield worker
         finally:
+            serving.remove_done_callback(worker.interrupted)
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
         return
@@ -97,13 +107,13 @@ async def working(url: str, queue: str) -> AsyncGenerator[Worker]:
         env={**os.environ, "RABBITMQ_URL": url, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         | ({"FORCE_COLOR": "1"} if console.is_terminal else {}),
     )
-    worker = OtherProcess(process)
+    other = OtherProcess(process)
     try:
         say("demo", f"producer: process {os.getpid()}, consumer: process {process.pid}", "dim")
         await _ready(asyncio.create_task(process.wait()))
-        yield worker
+        yield other
     finally:
-        await worker.kill()
+        await other.kill()
 
 
 async def _ready(end: asyncio.Task[object] | asyncio.Task[None]) -> None:

@@ -25,11 +25,12 @@ PATIENCE = 15.0  # seconds
 
 @dataclass(eq=False)
 class Place:
-    """One broker, seen beside the code under test."""
+    """One broker, seen beside the code under test; its queues and exchanges are deleted with it."""
 
     url: str
     broker: Broker
     queues: list[str] = field(default_factory=list)
+    exchanges: list[str] = field(default_factory=list)
 
     @property
     def is_memory(self) -> bool:
@@ -148,3 +149,5 @@ async def rabbit_place() -> AsyncGenerator[RabbitPlace]:
             channel = await connection.channel()
             for queue in place.queues:
                 await channel.queue_delete(queue)
+            for exchange in place.exchanges:
+                await channel.exchange_delete(exchange)

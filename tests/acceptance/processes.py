@@ -45,7 +45,9 @@ class Running:
 
         def seen() -> bool:
             count = sum(text in line for line in [*self.lines, *self.errors])
-            assert count >= times or self.process.returncode is None, (
+            # Its children may write on where it has been killed.
+            ended = self.process.returncode is not None and all(reader.done() for reader in self._readers)
+            assert count >= times or not ended, (
                 f"the process ended with {self.process.returncode} before it said {text!r}: {self.transcript}"
             )
             return count >= times

@@ -13,6 +13,7 @@ from autosell_rmq import RabbitMQProducer
 from tests.acceptance.consumers import consuming
 from tests.acceptance.places import RabbitPlace
 from tests.acceptance.processes import running
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
 
@@ -38,6 +39,17 @@ async def fail(order: dict) -> None:
     raise ValueError("нет товара")
 """
 
+ON_A_LOOP = """\
+import asyncio
+from autosell_rmq import RabbitMQ
+
+rmq = RabbitMQ()
+
+@rmq.handler("{queue}")
+async def tell(number: int) -> str:
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+"""
+
 
 @pytest.fixture(params=[SCRIPT, MODULE], ids=["script", "module"])
 def command(request: pytest.FixtureRequest) -> tuple[str, ...]:
@@ -57,7 +69,7 @@ async def test_help_names_the_commands(command: tuple[str, ...]) -> None:
     async with running(*command, "--help") as run:
         assert await run.exit_code() == 0, run.transcript
 
-    assert all(f" {name} " in run.output for name in ("run", "send", "version"))
+    assert all(f" {name} " in run.output for name in ("run", "send", "asyncapi", "version"))
 
 
 @pytest.mark.rabbitmq
@@ -126,6 +138,53 @@ async def test_run_serves_and_drains_on_sigterm(
 
     assert run.lines == ["started", "finished"]
     assert any("INFO autosell_rmq.pipeline.process: queue" in line for line in run.errors)
+
+
+@pytest.mark.rabbitmq
+async def test_run_keeps_a_health_file(rabbit: RabbitPlace, tmp_path: Path) -> None:
+    queue, file = rabbit.queue("cli"), tmp_path / "health.json"
+    rabbit.queues.append(f"{queue}.failing")
+    (tmp_path / "shop.py").write_text(SHOP.format(queue=queue), encoding="utf-8")
+    arguments = ("run", "shop:rmq", "--health-file", str(file))
+
+    async with running(*SCRIPT, *arguments, cwd=tmp_path, env={"RABBITMQ_URL": rabbit.url}) as run:
+        await eventually(file.exists, within=60)
+        read = json.loads(file.read_text())
+        assert [each["attached"] for each in read["consumers"]] == [True, True]
+        first = file.stat().st_mtime_ns
+        await eventually(lambda: file.stat().st_mtime_ns > first)
+        run.signal(signal.SIGTERM)
+        assert await run.exit_code() == 0, run.transcript
+    assert not file.exists()
+
+    arguments = ("run", "shop:rmq", "--health-file", str(tmp_path / "nowhere" / "file"))
+    async with running(*SCRIPT, *arguments, cwd=tmp_path, env={"RABBITMQ_URL": rabbit.url}) as run:
+        assert await run.exit_code() == 1
+    assert "cannot be written: No such file or directory" in run.transcript.replace("\n", " ")
+
+
+@pytest.mark.rabbitmq
+async def test_run_on_uvloop(rabbit: RabbitPlace, tmp_path: Path) -> None:
+    queue = rabbit.queue("cli")
+    (tmp_path / "shop.py").write_text(ON_A_LOOP.format(queue=queue), encoding="utf-8")
+    env = {"RABBITMQ_URL": rabbit.url}
+
+    for options, loop in (((), "asyncio"), (("--uvloop",), "uvloop")):
+        async with running(*SCRIPT, "run", "shop:rmq", *options, cwd=tmp_path, env=env) as server:
+            await rabbit.is_consumed(queue)
+            async with running(*SCRIPT, "send", queue, "1", cwd=tmp_path, env=env) as sender:
+                assert await sender.exit_code() == 0, sender.transcript
+            assert f'"{loop}"' in sender.output
+            server.signal(signal.SIGTERM)
+            assert await server.exit_code() == 0, server.transcript
+
+
+async def test_uvloop_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError", encoding="utf-8")
+    env = {"PYTHONPATH": str(tmp_path)}
+    async with running(*SCRIPT, "run", "shop:rmq", "--uvloop", cwd=tmp_path, env=env) as run:
+        assert await run.exit_code() == 1
+    assert "pip install 'autosell-rmq[uvloop]'" in run.transcript
 
 
 @pytest.mark.rabbitmq

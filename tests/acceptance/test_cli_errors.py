@@ -76,9 +76,9 @@ def the_line(run: Running) -> str:
         (f"http://u:{SECRET}@host/", "starts with http://: expected amqp://, amqps:// or memory://"),
         (f"amqp://u:{SECRET}@host:port/", "cannot be read"),
         (f"amqp://u:{SECRET}@/", "names no host"),
-        (f"amqp://u:{SECRET}#1@host/", "cannot be read"),
+        (f"amqp://u:{SECRET}#1@host/", "# is %23"),
         (f"amqp://u:{SECRET}@host/a/b", "write a slash in its name as %2F"),
-        (f"amqp://u:{SECRET}@host/?no_verify_ssl=1", "TLS certificates are always verified"),
+        (f"amqp://u:{SECRET}@host/?no_verify_ssl=1", "cannot switch TLS's verification off"),
         (" ", "is empty"),
     ],
 )
@@ -98,11 +98,14 @@ def test_bad_url(url: str, words: str, complaint: Complaint) -> None:
         ("shop:missing", "module shop has no 'missing'"),
         ("shop:number", "is a int, expected a RabbitMQ object"),
         ("shop:empty", "there is nothing to consume: decorate a function with @rmq.handler(queue)"),
+        ("shop:injected", "handler shop.on_order: nothing serves its parameter 'db', which is a Depends(…)"),
         ("needs_more:rmq", "cannot import needs_more: No module named 'not_installed'"),
     ],
 )
 def test_target_that_cannot_be_run(target: str, words: str, complaint: Complaint, tmp_path: Path) -> None:
     shop = "from autosell_rmq import RabbitMQ\nnumber = 1\nempty = RabbitMQ('memory://')\n"
+    shop += "class Depends:\n    dependency = None\ninjected = RabbitMQ('memory://')\n"
+    shop += "@injected.handler('orders')\ndef on_order(order, db=Depends()): ...\n"
     (tmp_path / "shop.py").write_text(shop)
     (tmp_path / "needs_more.py").write_text("import not_installed\n")
 

@@ -17,7 +17,10 @@ READMES = [ROOT / "README.md", ROOT / "README.ru.md"]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 OURS = [
     *READMES,
-    *(ROOT / "docs" / f"{page}.md" for page in ("architecture", "glossary", "migration")),
+    *(
+        ROOT / "docs" / f"{page}.md"
+        for page in ("architecture", "asyncapi", "glossary", "migration", "security")
+    ),
     *DECISIONS,
 ]
 
@@ -30,7 +33,7 @@ def test_links_lead_to_files_of_the_project(page: Path) -> None:
     assert {file for file in files if not (page.parent / file).exists()} == set()
 
 
-@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*READMES, ROOT / "docs" / "asyncapi.md"], ids=lambda page: page.name)
 def test_links_lead_to_headings_of_the_page(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     anchors = {

@@ -9,13 +9,14 @@ import pytest
 
 from autosell_rmq.message import DELIVERIES, Properties
 from tests.acceptance.places import RabbitPlace
-from tests.acceptance.processes import running_script
+from tests.acceptance.processes import Running, running_script
 from tests.support.inbox import Inbox
 from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.rabbitmq, pytest.mark.timeout(120)]
 
 LIMIT = 20  # deliveries
+SUSPECT = 10  # from then on one at a time
 ALREADY = 18  # of them have happened before the test begins, to keep it short
 
 SCRIPT = """
@@ -29,6 +30,7 @@ async def handle(payload: str, message: Message) -> str:
     if payload == "poison":
         print("killed", flush=True)
         os._exit(9)
+    print(payload, flush=True)
     return payload
 
 asyncio.run(rmq.run())
@@ -53,7 +55,7 @@ async def test_a_poison_message_ends_as_a_delivery_limit_and_its_neighbours_are_
             if not killed:
                 run.signal(signal.SIGTERM)  # the letter is there, its ack may not be out yet
             assert await ended == (9 if killed else 0), run.transcript
-            assert run.lines == (["killed"] if killed else []), run.transcript
+            assert ("killed" in run.lines) == killed, run.transcript
             return killed
 
     # A first process declares the queues and goes; then the poison gets its history.
@@ -80,9 +82,74 @@ async def test_a_poison_message_ends_as_a_delivery_limit_and_its_neighbours_are_
     assert letter["correlation_id"] == "poison"
     assert letter["reason_code"] == "delivery_limit"
     assert letter["reason"].startswith("Превышено количество доставок: 20 ")
-    assert kills == LIMIT - ALREADY
+    # In quarantine it is given back once more before it runs alone; RabbitMQ before 4.3 counts that.
+    assert 1 <= kills <= LIMIT - ALREADY
     await rabbit.has(queue, 0)
     await rabbit.has(f"{queue}_dlq", 0)
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_only_the_poison_is_buried_and_its_neighbours_are_handled_once(
+    rabbit: RabbitPlace, tmp_path: Path, kind: str
+) -> None:
+    """All five were in hand at each of ten deaths: in quarantine the guilty one is told from the rest."""
+    queue = rabbit.queue()
+    env = {"RABBITMQ_URL": rabbit.url, "QUEUE": queue, "QUEUE_TYPE": kind}
+    async with running_script(tmp_path / "worker.py", SCRIPT, env=env):
+        await rabbit.is_consumed(queue)
+    await eventually(lambda: _consumed_by_nobody(rabbit, queue))
+    headers = {DELIVERIES: SUSPECT} if kind == "classic" else {}
+    payloads = ["good-0", "good-1", "poison", "good-2", "good-3"]
+    for payload in payloads:
+        body = json.dumps(payload).encode()
+        await rabbit.put(queue, body, Properties(correlation_id=payload, headers=headers))
+    if kind == "quorum":
+        for _ in range(SUSPECT):
+            await _give_back_all(rabbit, queue, len(payloads))
+
+    handled: list[str] = []
+    lives = 0
+    killed = True
+    while killed:
+        lives += 1
+        assert lives <= LIMIT, handled
+        async with running_script(tmp_path / "worker.py", SCRIPT, env=env) as run:
+            ended = asyncio.create_task(run.exit_code())
+            over = asyncio.create_task(_until_settled(rabbit, f"{queue}_dlq", handled, run))
+            await asyncio.wait([ended, over], return_when=asyncio.FIRST_COMPLETED)
+            killed = ended.done()
+            over.cancel()
+            if not killed:
+                run.signal(signal.SIGTERM)
+            assert await ended == (9 if killed else 0), run.transcript
+            handled += [line for line in run.lines if line.startswith("good")]
+
+    assert sorted(handled) == ["good-0", "good-1", "good-2", "good-3"]
+    letter = await rabbit.letter(f"{queue}_dlq")
+    assert (letter["correlation_id"], letter["reason_code"]) == ("poison", "delivery_limit")
+    await rabbit.has(queue, 0)
+    await rabbit.has(f"{queue}_dlq", 0)
+
+
+async def _until_settled(rabbit: RabbitPlace, dlq: str, handled: list[str], run: Running) -> None:
+    """The poison is buried, and everything good has been handled."""
+
+    async def settled() -> bool:
+        return len({*handled, *run.lines} - {"killed"}) == 4 and await rabbit.depth(dlq) > 0
+
+    await eventually(settled, within=60)
+
+
+async def _give_back_all(rabbit: RabbitPlace, queue: str, messages: int) -> None:
+    """A raw client takes all of them and goes, as a process does that is killed."""
+    assert rabbit.connection is not None
+    channel = await rabbit.connection.channel()
+    entity = await channel.get_queue(queue)
+    taken = 0
+    async with asyncio.timeout(PATIENCE):
+        while taken < messages:
+            taken += await entity.get(fail=False) is not None
+    await channel.close()
 
 
 async def _consumed_by_nobody(rabbit: RabbitPlace, queue: str) -> bool:
