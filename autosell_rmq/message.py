@@ -1,4 +1,7 @@
-"""What travels: the properties, the received message and the publication, all immutable."""
+"""What travels: the properties, the received message and the publication, all immutable.
+
+Their dataclasses have no slots, so that `records.made` can make them.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ def aware(seconds: float) -> dt.datetime | None:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Properties:
     """The AMQP basic properties. `expiration` is in seconds, `timestamp` aware."""
 
@@ -103,7 +106,7 @@ class Properties:
     app_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Publication:
     """A message on its way out. Publishing one returns when the broker has confirmed it."""
 
@@ -223,7 +226,7 @@ NO_PRODUCER: Final = cast("MessageProducer", _NoProducer())
 NO_SYNC_PRODUCER: Final = cast("SyncMessageProducer", _NoProducer())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Message:
     """A received message: what the wire said, and where its handling stands.
 

@@ -35,7 +35,7 @@ def encode(value: object, *, limit: int) -> bytes:
     if len(body) > limit:
         raise MessageTooLarge(f"the body takes {len(body)} bytes; the limit is {limit} (max_body_bytes)")
     # What pydantic_core writes for a float that JSON does not have; in a string it does no harm.
-    if b"NaN" in body or b"Infinity" in body:
+    if may_hold_non_finite(body):
         try:
             pydantic_core.from_json(body, allow_inf_nan=False)
         except ValueError:
@@ -57,10 +57,16 @@ def decode(body: bytes) -> object:
     return value
 
 
+def may_hold_non_finite(body: bytes) -> bool:
+    """Whether one of the words for a number that JSON does not have is in it, in a string or not."""
+    # ``in`` tries its left side as a number first, and takes five times as long.
+    return body.find(b"NaN") >= 0 or body.find(b"Infinity") >= 0
+
+
 def rejects_non_finite(body: bytes) -> None:
     """Raise `DecodeError` if a number of a valid JSON `body` is too large for a float."""
-    alike = body.translate(_ALIKE)
-    if b"0e000" in alike or b"0e+000" in alike or _LONG in alike:
+    find = body.translate(_ALIKE).find
+    if find(b"0e000") >= 0 or find(b"0e+000") >= 0 or find(_LONG) >= 0:
         standard.loads(body, parse_float=_finite, parse_int=str)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
 
 from autosell_rmq.broker import Broker, Delivery
 from autosell_rmq.config import HandlerOptions, Settings
@@ -52,11 +54,10 @@ class Consumer:
         self._pipeline = pipeline
         self._settlement = settlement
         self._flow = flow
-        self._broker = broker
-        self._clock = asyncio.get_running_loop().time
+        self._now = broker.now
         self._last_delivery: float | None = None  # on the broker's clock
         self._last_settled: float | None = None
-        self._running: dict[Delivery, float] = {}  # since when, in loop time; the oldest first
+        self._running: dict[Delivery, float] = {}  # since when, by `monotonic`; the oldest first
         self._draining = False
         self._hand = Hand(self._take)
         self._waiting: set[asyncio.Task[None]] = set()  # those of the hand that have started nothing
@@ -79,7 +80,7 @@ class Consumer:
             in_hand=self.in_hand,
             last_delivery=_moment(self._last_delivery),
             last_settled=_moment(self._last_settled),
-            oldest_running=self._clock() - oldest if oldest is not None else None,
+            oldest_running=monotonic() - oldest if oldest is not None else None,
             problem=problem,
         )
 
@@ -119,7 +120,7 @@ class Consumer:
         What is cancelled goes back to the queue. A sync handler cannot be cancelled: its message goes
         back with the channel, while its thread is left behind.
         """
-        if not await self._hand.settled(max(deadline - self._clock(), 0)):
+        if not await self._hand.settled(max(deadline - asyncio.get_running_loop().time(), 0)):
             logger.warning(
                 "queue %s: %d handlers are still running at the drain deadline; their messages go back",
                 self.options.queue,
@@ -131,7 +132,7 @@ class Consumer:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         self.delivered += 1
-        self._last_delivery = self._broker.now()
+        self._last_delivery = self._now()
         self._quarantine.came(delivery.message)
         self._hand.put(delivery)
 
@@ -150,18 +151,9 @@ class Consumer:
 
     async def _handle(self, delivery: Delivery) -> None:
         message = taken_out(delivery.message)
-        try:
-            await self._admitted(delivery)
-        except NotStarted:
-            back = unstarted(message, self.options) if not self._draining else None
-            if back is None:
-                await self._give_back(delivery.requeue)
-            else:
-                await self._settle(delivery, message, back)
+        if not (self._has_place or await self._admitted(delivery, message)):
             return
-        except asyncio.CancelledError:
-            await self._give_back(delivery.requeue)
-            raise
+        self._running[delivery] = monotonic()
         try:
             await self._process(delivery, message)
         finally:
@@ -172,41 +164,56 @@ class Consumer:
     async def _process(self, delivery: Delivery, message: Message) -> None:
         try:
             outcome = await self._pipeline.process(message)
+            if isinstance(outcome, Later) and outcome.why == "store":
+                self._flow.hold_for(_STORE_PAUSE, "the idempotency store does not answer")
+            await self._settle(delivery, message, outcome)
+            self._last_settled = self._now()
         except Abandoned:
             raise  # its thread still runs: the message goes back when the channel closes
         except NotStarted:
             await self._give_back(delivery.requeue)
-            return
         except asyncio.CancelledError:
             await self._give_back(delivery.requeue)
             raise
-        if isinstance(outcome, Later) and outcome.why == "store":
-            self._flow.hold_for(_STORE_PAUSE, "the idempotency store does not answer")
-        await self._settle(delivery, message, outcome)
 
-    async def _settle(self, delivery: Delivery, message: Message, outcome: Outcome) -> None:
+    def _settle(self, delivery: Delivery, message: Message, outcome: Outcome) -> Coroutine[Any, Any, None]:
+        return self._settlement.settle(
+            delivery, message, outcome, self.options.dlq, self._pipeline.note_failure
+        )
+
+    @property
+    def _has_place(self) -> bool:
+        """Whether a handler may start at once."""
+        return (
+            self._flow.is_open
+            and len(self._running) < self.options.prefetch
+            and not (self._draining or self._quarantine.is_changing)
+        )
+
+    async def _admitted(self, delivery: Delivery, message: Message) -> bool:
+        """Wait for a place, and at the flow's gate; False where there is none, and the delivery goes back."""
         try:
-            await self._settlement.settle(
-                delivery, message, outcome, self.options.dlq, self._pipeline.note_failure
-            )
+            await self._place()
+        except NotStarted:
+            back = unstarted(message, self.options) if not self._draining else None
+            if back is None:
+                await self._give_back(delivery.requeue)
+            else:
+                await self._settle(delivery, message, back)
+                self._last_settled = self._now()
+            return False
         except asyncio.CancelledError:
             await self._give_back(delivery.requeue)
             raise
-        self._last_settled = self._broker.now()
+        return True
 
-    async def _admitted(self, delivery: Delivery) -> None:
-        """Wait for a place, and at the flow's gate; a delivery that comes during the drain does not pass."""
+    async def _place(self) -> None:
         if self._quarantine.is_changing:
             await self._quarantine.detached()
             if self.in_hand > 1:  # alone it may run: nothing else would be counted with it
                 raise NotStarted
         if self._draining:
             raise NotStarted
-        if not self._flow.is_open or len(self._running) >= self.options.prefetch:
-            await self._place()
-        self._running[delivery] = self._clock()
-
-    async def _place(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)

@@ -6,9 +6,14 @@ import asyncio
 
 
 class Flow:
-    """A gate in front of every handler of an app. Prefetch bounds what waits at it."""
+    """A gate in front of every handler of an app. Prefetch bounds what waits at it.
+
+    Attributes:
+        is_open: whether `wait` returns at once.
+    """
 
     def __init__(self) -> None:
+        self.is_open = True
         self._holds: dict[object, str] = {}
         self._open = asyncio.Event()
         self._open.set()
@@ -18,18 +23,16 @@ class Flow:
         """Why it is held; empty while it is open."""
         return tuple(dict.fromkeys(self._holds.values()))
 
-    @property
-    def is_open(self) -> bool:
-        return self._open.is_set()
-
     def hold(self, holder: object, reason: str) -> None:
         """Start nothing until `holder` releases it."""
         self._holds[holder] = reason
+        self.is_open = False
         self._open.clear()
 
     def release(self, holder: object) -> None:
         """Take the hold of `holder` back, if there is one."""
         if self._holds.pop(holder, None) is not None and not self._holds:
+            self.is_open = True
             self._open.set()
 
     def hold_for(self, seconds: float, reason: str) -> None:

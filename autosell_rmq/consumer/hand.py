@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, Final
 
 from autosell_rmq.broker import Delivery
@@ -37,7 +38,8 @@ class Hand:
     def put(self, delivery: Delivery) -> None:
         """Called by the broker, which must not wait."""
         self._come.append(delivery)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     async def settled(self, timeout: float | None = None) -> bool:
         """Wait until nothing is in hand, for `timeout` seconds at most; whether that is so."""
@@ -57,20 +59,19 @@ class Hand:
             task.cancel()
 
     def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._begin_some)
+        self._scheduled = True
+        self._loop.call_soon(self._begin_some)
 
     def _begin_some(self) -> None:
         self._scheduled = False
-        until = self._loop.time() + _SLICE
+        until = monotonic() + _SLICE
         try:
             while self._come:
                 self._begin(self._come.popleft())
-                if self._loop.time() >= until:
+                if monotonic() >= until:
                     break
         finally:  # a handler may have ended the loop: what it drains goes on
-            if self._come:
+            if self._come and not self._scheduled:
                 self._schedule()
 
     def _begin_all(self) -> None:

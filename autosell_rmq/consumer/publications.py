@@ -30,6 +30,7 @@ from autosell_rmq.message import (
     without_broker_headers,
 )
 from autosell_rmq.pipeline import DeadLetter, Done, Later, Recount, failure_text
+from autosell_rmq.records import made
 from autosell_rmq.topology import delay_name, next_hop
 
 JSON = "application/json"
@@ -70,19 +71,21 @@ def reply(message: Message, outcome: Done | DeadLetter) -> Publication:
 
 def _reply(message: Message, body: bytes, headers: Mapping[str, object]) -> Publication:
     address = message.reply_to or ""
-    return Publication(
-        body=body,
-        routing_key=address,
+    properties = {
+        "content_type": JSON,
+        "correlation_id": message.correlation_id,
+        "message_id": new_id(),
+        "type": REPLY_TYPE,
+        "headers": headers,
+    }
+    publication = {
+        "body": body,
+        "routing_key": address,
         # The broker delivers to a direct reply address and still returns a mandatory message.
-        mandatory=not address.startswith(DIRECT_REPLY_TO),
-        properties=Properties(
-            content_type=JSON,
-            correlation_id=message.correlation_id,
-            message_id=new_id(),
-            type=REPLY_TYPE,
-            headers=headers,
-        ),
-    )
+        "mandatory": not address.startswith(DIRECT_REPLY_TO),
+        "properties": made(Properties, properties),
+    }
+    return made(Publication, publication)
 
 
 def delayed(message: Message, outcome: Later, *, now: float) -> Publication:

@@ -22,6 +22,10 @@ class Quarantine:
     its neighbours by having it alone: from the tenth delivery on, what has not started goes back and the
     prefetch is 1, until as many messages in a row as it was before have come to their end without a suspect.
 
+    Attributes:
+        is_changing: whether a delivery that has not started must go back, since it came under the prefetch
+            of before.
+
     Args:
         change_prefetch: lets what is in hand be settled, and goes on with another prefetch; it calls the
             function that it is given as soon as nothing is delivered any more.
@@ -31,13 +35,9 @@ class Quarantine:
         self._options = options
         self._change_prefetch = change_prefetch
         self._left = 0  # messages to see through, more than 0 in quarantine
+        self.is_changing = False
         self._changing: asyncio.Task[None] | None = None
         self._detached = asyncio.Event()
-
-    @property
-    def is_changing(self) -> bool:
-        """Whether a delivery that has not started must go back: it came under the prefetch of before."""
-        return self._changing is not None
 
     async def detached(self) -> None:
         """While `is_changing`: until what goes back does not come again at once."""
@@ -45,6 +45,8 @@ class Quarantine:
 
     def came(self, message: Message) -> None:
         """Called for each delivery."""
+        if not (message.redelivered or message.headers):  # nothing says that it came before
+            return
         if self._options.prefetch == 1 or not is_suspect(message, self._options):
             return
         begins = self._left == 0
@@ -80,7 +82,9 @@ class Quarantine:
                 await self._change_prefetch(prefetch, self._detached.set)
             finally:
                 self._changing = None
+                self.is_changing = False
                 self._detached.set()
 
         self._detached.clear()
+        self.is_changing = True
         self._changing = asyncio.get_running_loop().create_task(change())

@@ -72,7 +72,8 @@ class Settlement:
         """
         match outcome:
             case Done():
-                await self._reply(message, outcome)
+                if message.properties.reply_to:
+                    await self._reply(message, outcome)
             case Later():
                 if not await self._delay(message, outcome, dlq):
                     return await self.settle(delivery, message, _cannot_copy(outcome), dlq, on_buried)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,11 +20,13 @@ _OVERHEAD = 512  # bytes that Python's objects and dicts take per entry, beside 
 
 
 @dataclass(slots=True)  # frozen takes twice as long: one for each message
-class _Result:
-    data: bytes
+class _Entry:
+    """A claim, and then its result."""
+
     fingerprint: str
-    expires: float
     size: int
+    data: bytes = b""
+    expires: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +79,14 @@ class MemoryStore:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._clock = clock
-        self._processing: dict[str, str] = {}
+        self._size = 0  # of all entries
+        self._processing: dict[str, _Entry] = {}
         self._processing_size = 0
         self._abandoned: OrderedDict[str, float] = OrderedDict()  # of those the end of the claim, first first
-        self._done: OrderedDict[str, _Result] = OrderedDict()  # least recently used first
-        self._done_size = 0
+        self._done: OrderedDict[str, _Entry] = OrderedDict()  # least recently used first
         self._oldest: OrderedDict[str, None] = OrderedDict()  # the keys of _done, first to expire first
         self._notes: OrderedDict[str, _Noted] = OrderedDict()  # first to expire first
-        self._notes_size = 0
+        self._next_expiry = math.inf
 
     @property
     def entries(self) -> int:
@@ -93,7 +96,7 @@ class MemoryStore:
     @property
     def size(self) -> int:
         """The bytes counted against `max_bytes` now."""
-        return self._processing_size + self._done_size + self._notes_size
+        return self._size
 
     async def open(self) -> None:
         """Nothing to connect to."""
@@ -107,21 +110,22 @@ class MemoryStore:
         Raises:
             InProgress: the key is being handled, or the store is full of keys that are.
         """
-        self._forget_expired()
+        if self._clock() >= self._next_expiry:
+            self._forget_expired()
         if (done := self._done.get(key)) is not None:
             self._done.move_to_end(key)
             return Stored(data=done.data, fingerprint=done.fingerprint, duplicate=True)
-        self._claim(key, fingerprint)
+        claim = self._claim(key, fingerprint)
         try:
             data = await call.run()
         except Abandoned:
-            self._abandoned[key] = self._clock() + self._lease
+            until = self._abandoned[key] = self._clock() + self._lease
+            self._next_expiry = min(self._next_expiry, until)
             raise
         except BaseException:
             self._release(key)
             raise
-        self._release(key)
-        self._remember(key, fingerprint, data)
+        self._remember(key, claim, data)
         return Stored(data=data, fingerprint=fingerprint, duplicate=False)
 
     async def note(self, key: str, note: Note) -> None:
@@ -130,14 +134,16 @@ class MemoryStore:
         if key in self._done:
             return
         self._drop_note(key)
-        size = _size(key, note.fingerprint) + len(note.data)
+        size = _OVERHEAD + len(key) + len(note.fingerprint) + len(note.data)
         while self._notes and not self._has_room(size):
             self._drop_note(next(iter(self._notes)))
         if not self._has_room(size):
             logger.warning("the store is full: there is no room for a note on %s", key)
             return
-        self._notes[key] = _Noted(note, self._clock() + self._ttl, size)
-        self._notes_size += size
+        expires = self._clock() + self._ttl
+        self._notes[key] = _Noted(note, expires, size)
+        self._next_expiry = min(self._next_expiry, expires)
+        self._size += size
 
     async def lookup(self, key: str) -> Record | None:
         """What is known of `key`; looking does not count as use."""
@@ -145,8 +151,8 @@ class MemoryStore:
         if (done := self._done.get(key)) is not None:
             expires_at = self._date(done.expires)
             return Record(state="done", fingerprint=done.fingerprint, data=done.data, expires_at=expires_at)
-        if (fingerprint := self._processing.get(key)) is not None:
-            return Record(state="processing", fingerprint=fingerprint)
+        if (claim := self._processing.get(key)) is not None:
+            return Record(state="processing", fingerprint=claim.fingerprint)
         if (noted := self._notes.get(key)) is not None:
             note, expires_at = noted.note, self._date(noted.expires)
             return Record(
@@ -160,23 +166,29 @@ class MemoryStore:
     def _date(self, moment: float) -> dt.datetime:
         return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=moment - self._clock())
 
-    def _claim(self, key: str, fingerprint: str) -> None:
+    def _claim(self, key: str, fingerprint: str) -> _Entry:
         if key in self._processing:
             raise InProgress(f"{key} is being handled")
-        size = _size(key, fingerprint)
-        if not self._make_room(size):
+        size = _OVERHEAD + len(key) + len(fingerprint)
+        if not (self._has_room(size) or self._make_room(size)):
             raise InProgress(f"the store is full: {len(self._processing)} keys are being handled")
-        self._processing[key] = fingerprint
+        claim = self._processing[key] = _Entry(fingerprint, size)
         self._processing_size += size
+        self._size += size
+        return claim
 
     def _release(self, key: str) -> None:
-        self._processing_size -= _size(key, self._processing.pop(key))
+        size = self._processing.pop(key).size
+        self._processing_size -= size
+        self._size -= size
 
-    def _remember(self, key: str, fingerprint: str, data: bytes) -> None:
+    def _remember(self, key: str, entry: _Entry, data: bytes) -> None:
+        """Put the result in the place of the claim."""
+        self._release(key)
         if self._notes:
             self._drop_note(key)
-        size = _size(key, fingerprint) + len(data)
-        if not self._make_room(size):
+        size = entry.size + len(data)
+        if self._size + size > self._max_bytes and not self._make_room(size):
             logger.warning(
                 "the result of %s takes %d bytes and does not fit into max_bytes=%d: it is not remembered,"
                 " a duplicate will run again",
@@ -185,14 +197,16 @@ class MemoryStore:
                 self._max_bytes,
             )
             return
-        self._done[key] = _Result(data, fingerprint, self._clock() + self._ttl, size)
+        entry.data, entry.size = data, size
+        expires = entry.expires = self._clock() + self._ttl
+        self._done[key] = entry
         self._oldest[key] = None
-        self._done_size += size
+        self._size += size
+        if expires < self._next_expiry:
+            self._next_expiry = expires
 
     def _make_room(self, size: int) -> bool:
         """Forget until one more entry of `size` fits; False, and nothing forgotten, if it cannot."""
-        if self._has_room(size):
-            return True
         if size > self._max_bytes - self._processing_size or len(self._processing) >= self._max_entries:
             return False
         while not self._has_room(size):
@@ -204,27 +218,30 @@ class MemoryStore:
 
     def _has_room(self, size: int) -> bool:
         entries = len(self._processing) + len(self._done) + len(self._notes)
-        total = self._processing_size + self._done_size + self._notes_size
-        return entries < self._max_entries and total + size <= self._max_bytes
+        return self._size + size <= self._max_bytes and entries < self._max_entries
 
     def _forget_expired(self) -> None:
         now = self._clock()
-        while self._oldest and self._done[key := next(iter(self._oldest))].expires <= now:
+        self._next_expiry = math.inf
+        while self._oldest and self._is_over(self._done[key := next(iter(self._oldest))].expires, now):
             self._forget(key)
-        while self._notes and self._notes[key := next(iter(self._notes))].expires <= now:
+        while self._notes and self._is_over(self._notes[key := next(iter(self._notes))].expires, now):
             self._drop_note(key)
-        while self._abandoned and self._abandoned[key := next(iter(self._abandoned))] <= now:
+        while self._abandoned and self._is_over(self._abandoned[key := next(iter(self._abandoned))], now):
             del self._abandoned[key]
             self._release(key)
 
+    def _is_over(self, expires: float, now: float) -> bool:
+        """Whether the first to expire has; else it is looked at again then."""
+        if expires <= now:
+            return True
+        self._next_expiry = min(self._next_expiry, expires)
+        return False
+
     def _forget(self, key: str) -> None:
-        self._done_size -= self._done.pop(key).size
+        self._size -= self._done.pop(key).size
         del self._oldest[key]
 
     def _drop_note(self, key: str) -> None:
         if (noted := self._notes.pop(key, None)) is not None:
-            self._notes_size -= noted.size
-
-
-def _size(key: str, fingerprint: str) -> int:
-    return _OVERHEAD + len(key) + len(fingerprint)
+            self._size -= noted.size

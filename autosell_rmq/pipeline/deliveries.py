@@ -14,9 +14,7 @@ SUSPECT = 10  # from here on it may be the message that kills its process
 def recounted_or_buried(
     message: Message, options: HandlerOptions, attempt: int
 ) -> Recount | DeadLetter | None:
-    """A delivery ended without an outcome before: count, and give up at the limit."""
-    if not message.redelivered:
-        return None
+    """What to do with a message that is `redelivered`: count, and give up at the limit."""
     counted = _by_broker(message, options)
     deliveries = counted or 0
     if counted is None:

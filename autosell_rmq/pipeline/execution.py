@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any
 
 from autosell_rmq.codec import encode
 from autosell_rmq.config import HandlerOptions, Settings
+from autosell_rmq.deadlines import Deadlines
 from autosell_rmq.idempotency import Call, IdempotencyStore
 from autosell_rmq.message import (
     DEADLINE,
@@ -22,7 +23,6 @@ from autosell_rmq.message import (
     int_header,
 )
 from autosell_rmq.middleware import Middleware, Next, compose
-from autosell_rmq.pipeline.deadlines import Deadlines
 from autosell_rmq.pipeline.decide import Expired
 from autosell_rmq.pipeline.events import Observer
 from autosell_rmq.pipeline.handler import Handler
@@ -65,6 +65,10 @@ class Surroundings:
 class Execution:
     """Runs the handler of one queue.
 
+    Attributes:
+        arguments: see `Handler.arguments`.
+        shows_message: whether anybody gets to see the message: the handler, a middleware, what is injected.
+
     Raises:
         ConfigError: a parameter of the handler cannot be served.
     """
@@ -73,22 +77,18 @@ class Execution:
         self._handler = handler
         self._options = options
         self._around = around
+        self._limit = max(around.settings.max_body_bytes - _REPLY_FIELDS, 0)
         injection = planned(handler, around.injector)
         self._injecting = Injecting(injection, self._encoded) if injection is not None else None
-        self._deadlines = Deadlines(options.timeout)
-        self._shows_message = bool(handler.takes_message or around.middleware or injection is not None)
+        self._deadlines = Deadlines()
+        self._invoke: HandOver = self._timed if handler.is_async else self._in_pool
+        if self._injecting is not None:
+            self._invoke = partial(self._injected, self._injecting)
+        self.arguments = handler.arguments
+        self.shows_message = bool(handler.takes_message or around.middleware or injection is not None)
         self._in_thread = HandlerThreads(
             around.threads, around.thread_context, queue=options.queue, timeout=options.timeout
         )
-
-    def arguments(self, message: Message) -> Mapping[str, object]:
-        """See `Handler.arguments`."""
-        return self._handler.arguments(message)
-
-    @property
-    def shows_message(self) -> bool:
-        """Whether anybody gets to see the message: the handler, a middleware, what is injected."""
-        return self._shows_message
 
     def call(self, message: Message, arguments: Mapping[str, object], *, attempt: int) -> Call:
         """The run, bound to its message, as a store takes it."""
@@ -108,7 +108,8 @@ class Execution:
 
     async def _run(self, message: Message, arguments: Mapping[str, object]) -> bytes:
         """One run: deadline, middleware, handler, result as bytes."""
-        self._check_deadline(message)
+        if message.headers:
+            self._check_deadline(message)
         if not self._around.middleware:
             return self._encoded(await self._invoke(message, arguments))
 
@@ -138,7 +139,7 @@ class Execution:
         return compose(self._around.middleware, innermost)
 
     def _encoded(self, result: object) -> bytes:
-        return encode(result, limit=max(self._around.settings.max_body_bytes - _REPLY_FIELDS, 0))
+        return encode(result, limit=self._limit)
 
     def _check_deadline(self, message: Message) -> None:
         if DEADLINE not in message.headers:
@@ -148,11 +149,10 @@ class Execution:
         if deadline and late > 0:
             raise Expired(f"the deadline was over {late:.1f} s before the attempt")
 
-    async def _invoke(self, message: Message, arguments: Mapping[str, object]) -> object:
-        handler, timeout, injecting = self._handler, self._options.timeout, self._injecting
-        if injecting is None:
-            run = self._timed if handler.is_async else self._in_pool
-            return await run(message, arguments)
+    async def _injected(
+        self, injecting: Injecting, message: Message, arguments: Mapping[str, object]
+    ) -> object:
+        handler, timeout = self._handler, self._options.timeout
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -164,10 +164,11 @@ class Execution:
             raise
 
     async def _timed(self, message: Message, arguments: Mapping[str, object]) -> object:
-        run = self._deadlines.run()
+        run = self._deadlines.at(asyncio.get_running_loop().time() + self._options.timeout)
         try:
             with run:
-                return await cast("asyncio.Future[object]", self._handler.call(message, arguments))
+                running: Any = self._handler.call(message, arguments)
+                return await running
         except TimeoutError as error:
             if run.expired:
                 raise self._too_long() from error
@@ -177,7 +178,8 @@ class Execution:
         return HandlerTimeout(f"the handler ran longer than {self._options.timeout:g} s")
 
     async def _on_loop(self, message: Message, arguments: Mapping[str, object]) -> object:
-        return await cast("asyncio.Future[object]", self._handler.call(message, arguments))
+        running: Any = self._handler.call(message, arguments)
+        return await running
 
     async def _untimed(
         self, limit: asyncio.Timeout, message: Message, arguments: Mapping[str, object]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from autosell_rmq.codec import decode, rejects_non_finite
+from autosell_rmq.codec import decode, may_hold_non_finite, rejects_non_finite
 from autosell_rmq.exceptions import ConfigError, DecodeError
 from autosell_rmq.message import Message
 from autosell_rmq.pipeline.invalid_message import InvalidMessage
@@ -124,7 +124,7 @@ def _validator(annotation: object, name: str) -> Callable[[bytes], object]:
             raise InvalidMessage(error) from None
         except ValueError as error:
             raise DecodeError(str(error)) from None
-        if b"NaN" in body or b"Infinity" in body:
+        if may_hold_non_finite(body):
             decode(body)
         rejects_non_finite(body)
         return value

@@ -11,7 +11,7 @@ from typing import Literal
 from autosell_rmq.codec import DeadLetterReason
 from autosell_rmq.config import HandlerOptions
 from autosell_rmq.exceptions import DecodeError, HandlerDecision, InProgress, LeaseLost, StoreError
-from autosell_rmq.idempotency import Call, Keys, Stored, fingerprint
+from autosell_rmq.idempotency import Keys, Stored, fingerprint
 from autosell_rmq.message import (
     ATTEMPT,
     DUE,
@@ -48,6 +48,7 @@ class Pipeline:
         self._execution = Execution(handler, options, around) if handler is not None else None
         self._options = options
         self._around = around
+        self._observed = bool(around.observers)
         self._policy = RetryPolicy(
             max_retries=options.max_retries, delay=options.retry_delay, max_delay=options.max_retry_delay
         )
@@ -62,8 +63,9 @@ class Pipeline:
             asyncio.CancelledError: the caller was cancelled, and with it the handler; nothing is remembered.
             Abandoned: the same, but a thread still runs the handler.
         """
-        attempt = self._attempt(message)
-        self._tell("received", message, attempt)
+        attempt = self._attempt(message) if message.headers else 1
+        if self._observed:
+            self._tell("received", message, attempt)
         try:
             return self._refused(message, attempt) or await self._handled(message, attempt)
         except NotStarted:
@@ -102,8 +104,6 @@ class Pipeline:
     def _attempt(self, message: Message) -> int:
         """Which attempt this is; the headers are anybody's word, so at most the last one."""
         headers = message.headers
-        if not headers:
-            return 1
         most = self._options.max_retries + 1
         return max(
             1, int_header(headers, ATTEMPT, 1, most=most), int_header(headers, RETRY_COUNT, most=most - 1) + 1
@@ -118,12 +118,13 @@ class Pipeline:
 
         if message.malformed is not None:  # first: nothing else that is said of it can be trusted
             return dead(DeadLetterReason.INVALID_MESSAGE, message.malformed)
-        if (outcome := recounted_or_buried(message, self._options, attempt)) is not None:
+        if message.redelivered and (outcome := recounted_or_buried(message, self._options, attempt)):
             return outcome
         if len(message.body) > settings.max_body_bytes:
             size = f"the body takes {len(message.body)} bytes, the limit is {settings.max_body_bytes}"
             return dead(DeadLetterReason.TOO_LARGE, size)
-        if message.headers and (size_of := header_bytes(message.headers)) > settings.max_header_bytes:
+        headers = message.headers
+        if headers and (size_of := header_bytes(headers)) > settings.max_header_bytes:
             size = f"the headers take {size_of} bytes, the limit is {settings.max_header_bytes}"
             return dead(DeadLetterReason.TOO_LARGE, size)
         if self._execution is None:
@@ -136,50 +137,58 @@ class Pipeline:
         around, execution = self._around, self._execution
         assert execution is not None  # or it was refused
         arguments = execution.arguments(message)
-        if DUE in message.headers:
-            due = int_header(message.headers, DUE) / 1000
-            if due - around.now() > DUE_TOLERANCE:
-                return Later(due=due, why="not_due", attempt=attempt)
+        if message.headers and (later := self._not_due(message, attempt)):
+            return later
         key = self._key(message)
-        context = (
-            handed_over(
+        context = message
+        if execution.shows_message:
+            context = handed_over(
                 message,
                 attempt=attempt,
                 idempotency_key=key,
                 producer=around.producer,
                 sync_producer=around.sync_producer,
             )
-            if execution.shows_message
-            else message
-        )
         call = execution.call(context, arguments, attempt=attempt)
         if key is None:
             around.statistics.without_id += 1
-            data = await call.run()
-            around.statistics.handled += 1
-            self._tell("handled", message, attempt)
-            logger.info("queue %s: handled, without an id", message.queue)
-            return Done(data=data)
+            return self._done(message, await call.run(), attempt)
         mine = fingerprint(message.body)
-        stored = await self._once(key, mine, call)
-        if not stored.duplicate:
-            around.statistics.handled += 1
+        if not self._twins.begins(key):  # one in this very process is waited for before the store is asked
+            await self._twins.turn(key)
+        try:
+            stored = await around.store.run_once(key, mine, call)
+        finally:
+            self._twins.end(key)
+        if stored.duplicate:
+            return self._duplicate(message, stored, mine, attempt)
+        return self._done(message, stored.data, attempt)
+
+    def _not_due(self, message: Message, attempt: int) -> Later | None:
+        due = int_header(message.headers, DUE) / 1000
+        if due and due - self._around.now() > DUE_TOLERANCE:
+            return Later(due=due, why="not_due", attempt=attempt)
+        return None
+
+    def _done(self, message: Message, data: bytes, attempt: int) -> Done:
+        self._around.statistics.handled += 1
+        if self._observed:
             self._tell("handled", message, attempt)
-            if logger.isEnabledFor(logging.INFO):
-                logger.info(
-                    "queue %s: handled, correlation_id=%s", message.queue, printable(message.correlation_id)
-                )
-            return Done(data=stored.data)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(
+                "queue %s: handled, correlation_id=%s", message.queue, printable(message.correlation_id)
+            )
+        return Done(data=data)
+
+    def _duplicate(self, message: Message, stored: Stored, fingerprint_: str, attempt: int) -> Outcome:
         logger.info(
             "queue %s: a duplicate, answered with the stored result, correlation_id=%s",
             message.queue,
             printable(message.correlation_id),
         )
-        around.statistics.duplicates += 1
-        self._tell("duplicate", message, attempt)
-        return self._duplicate(stored, mine, attempt)
-
-    def _duplicate(self, stored: Stored, fingerprint_: str, attempt: int) -> Outcome:
+        self._around.statistics.duplicates += 1
+        if self._observed:
+            self._tell("duplicate", message, attempt)
         conflict = stored.fingerprint != fingerprint_
         if conflict:
             self._around.statistics.conflicts += 1
@@ -207,15 +216,6 @@ class Pipeline:
             return None
         return self._keys.of(identity)
 
-    async def _once(self, key: str, mine: str, call: Call) -> Stored:
-        """The store's `run_once`; a twin in this very process is waited for before the store is asked."""
-        if not self._twins.begins(key):
-            await self._twins.turn(key)
-        try:
-            return await self._around.store.run_once(key, mine, call)
-        finally:
-            self._twins.end(key)
-
     def _not_now(self, message: Message, attempt: int, error: StoreError) -> Later:
         now = self._around.now()
         if isinstance(error, InProgress | LeaseLost):
@@ -240,13 +240,12 @@ class Pipeline:
         attempt: int,
         error: BaseException | None = None,
     ) -> None:
-        if self._around.observers:
-            tell(
-                self._around.observers, MessageEvent(kind=kind, message=message, attempt=attempt, error=error)
-            )
+        event = MessageEvent(kind=kind, message=message, attempt=attempt, error=error)
+        tell(self._around.observers, event)
 
     def _failed(self, message: Message, attempt: int, error: BaseException) -> Later | DeadLetter:
-        self._tell("failed", message, attempt, error)
+        if self._observed:
+            self._tell("failed", message, attempt, error)
         outcome = after_failure(message, error, attempt=attempt, policy=self._policy, now=self._around.now())
         text = described(error)
         shown = self._shown(text)

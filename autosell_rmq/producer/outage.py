@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import nullcontext
+from time import monotonic
+from typing import Protocol
 
 from autosell_rmq.broker import Broker
 from autosell_rmq.exceptions import (
@@ -21,8 +23,11 @@ from autosell_rmq.waiting import WaitingRoom, pauses
 # What may be different the next time.
 _PASSING = (BrokerUnavailable, PublishNacked, PublishUnknown)
 
-# Sends a message, always the same one with the same ids, within so many seconds.
-type Attempt = Callable[[float], Awaitable[None]]
+
+class Attempt(Protocol):
+    """Sends a message, always the same one with the same ids, within `timeout` seconds."""
+
+    def __call__(self, *, timeout: float) -> Awaitable[None]: ...
 
 
 class Outage:
@@ -57,11 +62,11 @@ class Outage:
             ClosedError: it was never sent, and `close` was called.
             AutosellRmqError: whatever else an attempt raises, at once.
         """
-        started = asyncio.get_running_loop().time()
+        started = monotonic()
         problem = self._broker.problem
         if problem is None:
             try:
-                await attempt(self._publish_timeout)
+                await attempt(timeout=self._publish_timeout)
             except _PASSING as error:
                 first = error
             else:
@@ -86,14 +91,13 @@ class Outage:
         self._closing.set()
 
     async def _repeat(self, attempt: Attempt, sending: _Sending, started: float, patience: float) -> None:
-        clock = asyncio.get_running_loop().time
         for pause in pauses():
-            began = clock()
+            began = monotonic()
             left = started + self._limit(sending, patience) - began
             if left <= 0 and sending.was_tried:
                 raise sending.last
             try:
-                await attempt(min(self._publish_timeout, max(left, 0.0)))
+                await attempt(timeout=min(self._publish_timeout, max(left, 0.0)))
             except _PASSING as error:
                 sending.failed(error)
                 if self._is_refused:
@@ -103,7 +107,7 @@ class Outage:
                 return
             # From start to start: an attempt that has itself waited for the connection is pause enough.
             end = started + self._limit(sending, patience)
-            await self._pause(min(began + pause, end) - clock())
+            await self._pause(min(began + pause, end) - monotonic())
 
     @property
     def _is_refused(self) -> bool:

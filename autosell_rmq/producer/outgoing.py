@@ -10,7 +10,7 @@ from autosell_rmq.broker import Broker
 from autosell_rmq.config import Settings
 from autosell_rmq.exceptions import PublishUnroutable
 from autosell_rmq.message import Publication
-from autosell_rmq.producer.outage import Outage
+from autosell_rmq.producer.outage import Attempt, Outage
 from autosell_rmq.producer.routes import Routes
 from autosell_rmq.replies import Requests
 from autosell_rmq.waiting import WaitingRoom
@@ -21,6 +21,7 @@ class Outgoing:
 
     def __init__(self, broker: Broker, settings: Settings) -> None:
         room = WaitingRoom(most=settings.max_waiting, most_bytes=settings.max_waiting_bytes)
+        self._broker = broker
         self._routes = Routes(broker)
         timeout, waits = settings.publish_timeout, settings.when_blocked == "wait"
         self._outage = Outage(broker, room, publish_timeout=timeout, waits_when_blocked=waits)
@@ -34,7 +35,11 @@ class Outgoing:
             exchange_type: of an event's exchange, which is declared.
             patience: how long an outage may last.
         """
-        attempt = partial(self._routes.publish, publication, exchange_type)
+        attempt: Attempt = (
+            partial(self._routes.publish, publication, exchange_type)
+            if publication.exchange
+            else partial(self._broker.publish, publication)
+        )
         await self._outage.send(attempt, publication, patience=patience)
 
     async def ask(

@@ -266,10 +266,12 @@ class RabbitMQProducer(SendsMany):
     async def _publish(
         self, outgoing: Outgoing, publication: Publication, options: SendOptions, exchange_type: str = ""
     ) -> None:
-        await outgoing.publish(publication, exchange_type, patience=self._patience(options))
-        logger.info(
-            "sent to %s %s, correlation_id=%s",
-            f"exchange {publication.exchange}" if publication.exchange else "queue",
-            publication.routing_key,
-            printable(publication.properties.correlation_id),
-        )
+        patience = self._patience(options) if options else self._settings.outage_timeout
+        await outgoing.publish(publication, exchange_type, patience=patience)
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(
+                "sent to %s %s, correlation_id=%s",
+                f"exchange {publication.exchange}" if publication.exchange else "queue",
+                publication.routing_key,
+                printable(publication.properties.correlation_id),
+            )

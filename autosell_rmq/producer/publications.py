@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from functools import lru_cache
 
 from autosell_rmq.codec import encode
 from autosell_rmq.config.check import entity_name, patience
@@ -21,6 +22,7 @@ from autosell_rmq.message import (
     SendOptions,
     milliseconds,
 )
+from autosell_rmq.records import made
 from autosell_rmq.topology import delay_name, next_hop
 
 _OURS = "x-autosell-"
@@ -32,6 +34,8 @@ def to_queue(
 ) -> Publication:
     """A message for a queue, at once or by the delay line."""
     entity_name("queue_name", queue)
+    if not options:
+        return _publication("", queue, data, correlation_id, options, {}, now=now, limit=limit)
     due = _due(options, now)
     headers = _headers(options)
     ttl = _seconds("ttl", options.get("ttl"))
@@ -87,24 +91,32 @@ def _publication(
     limit: int,
     mandatory: bool = True,
 ) -> Publication:
-    if (outage_timeout := options.get("outage_timeout")) is not None:
-        patience("outage_timeout", outage_timeout)
-    return Publication(
-        body=encode(data, limit=limit),
-        exchange=exchange,
-        routing_key=routing_key,
-        mandatory=mandatory,
-        properties=Properties(
-            content_type="application/json",
-            headers=headers or NO_HEADERS,
-            priority=options.get("priority"),
-            correlation_id=correlation_id if correlation_id is not None else new_id(),
-            expiration=_seconds("ttl", options.get("ttl")),
-            message_id=options.get("message_id") or new_id(),
-            timestamp=dt.datetime.fromtimestamp(int(now), dt.UTC),
-            type=options.get("type"),
-        ),
-    )
+    properties: dict[str, object] = {
+        "content_type": "application/json",
+        "correlation_id": correlation_id if correlation_id is not None else new_id(),
+        "message_id": options.get("message_id") or new_id(),
+        "timestamp": _whole_second(int(now)),
+    }
+    if options:
+        if (outage_timeout := options.get("outage_timeout")) is not None:
+            patience("outage_timeout", outage_timeout)
+        properties["headers"] = headers or NO_HEADERS
+        properties["priority"] = options.get("priority")
+        properties["expiration"] = _seconds("ttl", options.get("ttl"))
+        properties["type"] = options.get("type")
+    publication = {
+        "body": encode(data, limit=limit),
+        "exchange": exchange,
+        "routing_key": routing_key,
+        "mandatory": mandatory,
+        "properties": made(Properties, properties),
+    }
+    return made(Publication, publication)
+
+
+@lru_cache(2)
+def _whole_second(now: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(now, dt.UTC)
 
 
 def _headers(options: SendOptions) -> dict[str, object]:

@@ -19,15 +19,12 @@ class Routes:
         self._declared: set[str] = set()
 
     async def publish(self, publication: Publication, exchange_type: str, timeout: float) -> None:
-        """As `Broker.publish`; the exchange of an event is declared with `exchange_type`.
+        """As `Broker.publish`, to an exchange; that of an event is declared with `exchange_type`.
 
         Raises:
             TopologyMismatch: it exists with another type.
         """
         exchange = publication.exchange
-        if not exchange:
-            await self._broker.publish(publication, timeout=timeout)
-            return
         was_declared = self.knows(exchange)
         await self.prepare(publication, exchange_type, timeout)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from autosell_rmq.deadlines import Deadlines
 from autosell_rmq.exceptions import (
     AutosellRmqError,
     BrokerError,
@@ -27,7 +28,14 @@ class Request:
     """
 
     def __init__(
-        self, publication: Publication, problem: str | None, timeout: float, patience: float, refusals: float
+        self,
+        publication: Publication,
+        problem: str | None,
+        deadlines: Deadlines,
+        *,
+        timeout: float,
+        patience: float,
+        refusals: float,
     ) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -37,7 +45,7 @@ class Request:
         self._ends = now + timeout
         self._patience_ends = min(now + patience, self._ends)
         self._refusals_end = min(now + refusals, self._ends)
-        self.within = asyncio.timeout_at(self._ends if problem is None else self._patience_ends)
+        self.within = deadlines.at(self._ends if problem is None else self._patience_ends)
         self.is_due = True
         self.is_accepted = False
         self.is_over = False
@@ -95,5 +103,5 @@ class Request:
         self.reply.set_exception(error)
 
     def _limit(self, when: float) -> None:
-        if when != self.within.when() and not (self.is_over or self.within.expired()):
+        if when != self.within.when and not (self.is_over or self.within.expired):
             self.within.reschedule(when)

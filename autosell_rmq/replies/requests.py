@@ -9,6 +9,7 @@ from typing import Any
 
 from autosell_rmq.broker import Broker, Requester
 from autosell_rmq.codec import parse_reply
+from autosell_rmq.deadlines import Deadlines
 from autosell_rmq.exceptions import (
     AutosellRmqError,
     BrokerError,
@@ -51,6 +52,7 @@ class Requests:
         self._losses = 0
         self._pending: dict[str, list[Request]] = {}
         self._sending: asyncio.Task[None] | None = None
+        self._deadlines = Deadlines()
         self._closed = False
         self.late = 0
 
@@ -83,13 +85,20 @@ class Requests:
         problem = self._broker.problem
         if problem is not None and self._is_refused:
             raise BrokerUnavailable(problem)
-        request = Request(publication, problem, timeout, patience, min(patience, self._publish_timeout))
+        request = Request(
+            publication,
+            problem,
+            self._deadlines,
+            timeout=timeout,
+            patience=patience,
+            refusals=min(patience, self._publish_timeout),
+        )
         correlation_id = publication.properties.correlation_id or ""
         waits = problem is not None and patience > 0
         with self._room.place(publication, problem) if waits else nullcontext():
             self._pending.setdefault(correlation_id, []).append(request)
             try:
-                async with request.within:
+                with request.within:
                     if self._requester is None:
                         self._send_soon()
                     else:

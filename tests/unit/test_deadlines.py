@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from autosell_rmq.pipeline.deadlines import Deadlines
+from autosell_rmq.deadlines import Deadlines
 from tests.support.waiting import PATIENCE
 
 
-async def timed(deadlines: Deadlines, work: Callable[[], asyncio.Future[object]]) -> object:
-    with deadlines.run():
+async def timed(deadlines: Deadlines, timeout: float, work: Callable[[], asyncio.Future[object]]) -> object:
+    with deadlines.at(asyncio.get_running_loop().time() + timeout):
         return await work()
 
 
@@ -25,7 +25,7 @@ async def test_a_run_that_takes_too_long_is_cancelled_at_its_time() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(TimeoutError):
-        await timed(Deadlines(0.05), never)
+        await timed(Deadlines(), 0.05, never)
 
     assert 0.045 <= loop.time() - began < PATIENCE
     task = asyncio.current_task()
@@ -35,13 +35,13 @@ async def test_a_run_that_takes_too_long_is_cancelled_at_its_time() -> None:
 
 async def test_later_runs_have_their_own_time_though_the_first_ends_early() -> None:
     loop = asyncio.get_running_loop()
-    deadlines = Deadlines(0.2)
+    deadlines = Deadlines()
     first, ended = never(), []
 
     async def one(work: Callable[[], asyncio.Future[object]]) -> None:
         began = loop.time()
         try:
-            await timed(deadlines, work)
+            await timed(deadlines, 0.2, work)
         except TimeoutError:
             ended.append(loop.time() - began)
 
@@ -58,7 +58,7 @@ async def test_later_runs_have_their_own_time_though_the_first_ends_early() -> N
 
 async def test_runs_that_end_in_time_share_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    deadlines = Deadlines(60)
+    deadlines = Deadlines()
     timers = 0
     call_at = loop.call_at
 
@@ -71,13 +71,13 @@ async def test_runs_that_end_in_time_share_one_timer(monkeypatch: pytest.MonkeyP
     done = never()
     done.set_result(1)
     for _ in range(100):
-        assert await timed(deadlines, lambda: done) == 1
+        assert await timed(deadlines, 60, lambda: done) == 1
 
     assert timers == 1
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
-    task = asyncio.create_task(timed(Deadlines(60), never))
+    task = asyncio.create_task(timed(Deadlines(), 60, never))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -85,7 +85,7 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
 
 async def test_both_at_once_are_a_cancellation() -> None:
-    deadlines = Deadlines(0.01)
+    deadlines = Deadlines()
 
     async def stubborn() -> object:
         try:
@@ -94,16 +94,19 @@ async def test_both_at_once_are_a_cancellation() -> None:
             task.cancel()  # from outside, while it cleans up
             raise
 
-    task = asyncio.create_task(timed(deadlines, lambda: asyncio.ensure_future(stubborn())))
+    task = asyncio.create_task(timed(deadlines, 0.01, lambda: asyncio.ensure_future(stubborn())))
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
 async def test_a_run_that_swallows_its_cancellation_leaves_none_behind() -> None:
-    deadlines = Deadlines(0.01)
+    deadlines = Deadlines()
 
     async def run() -> object:
-        with deadlines.run(), contextlib.suppress(asyncio.CancelledError):
+        with (
+            deadlines.at(asyncio.get_running_loop().time() + 0.01),
+            contextlib.suppress(asyncio.CancelledError),
+        ):
             await never()
         await asyncio.sleep(0)  # would raise if the cancellation were still there
         task = asyncio.current_task()
@@ -113,10 +116,10 @@ async def test_a_run_that_swallows_its_cancellation_leaves_none_behind() -> None
 
 
 async def test_a_run_that_has_ended_is_forgotten() -> None:
-    deadlines = Deadlines(60)
+    deadlines = Deadlines()
     done = never()
     done.set_result(1)
-    task = asyncio.create_task(timed(deadlines, lambda: done))
+    task = asyncio.create_task(timed(deadlines, 60, lambda: done))
     await task
     await asyncio.sleep(0)  # the loop has let go of it
     gone = weakref.ref(task)
@@ -124,3 +127,34 @@ async def test_a_run_that_has_ended_is_forgotten() -> None:
 
     gc.collect()
     assert gone() is None
+
+
+async def test_each_has_its_own_time_the_latest_first() -> None:
+    deadlines, ended = Deadlines(), []
+
+    async def one(timeout: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await timed(deadlines, timeout, never)
+        ended.append(timeout)
+
+    async with asyncio.TaskGroup() as group:
+        for timeout in (0.15, 0.1, 0.05):
+            group.create_task(one(timeout))
+
+    assert ended == [0.05, 0.1, 0.15]
+
+
+@pytest.mark.parametrize(("first", "then"), [(60.0, 0.02), (0.02, 0.2)])
+async def test_it_can_be_moved_both_ways(first: float, then: float) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def moved() -> None:
+        with Deadlines().at(began + first) as deadline:
+            await asyncio.sleep(0)
+            deadline.reschedule(began + then)
+            await never()
+
+    with pytest.raises(TimeoutError):
+        await moved()
+    assert then - 0.005 <= loop.time() - began < PATIENCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from aiormq import exceptions as amqp
@@ -70,6 +71,7 @@ class ConfirmChannel:
         self._by_id: dict[str, _Flight] = {}
         self._callers = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._watched = math.inf  # when it fires
         channel.closing.add_done_callback(self._closed)
 
     @property
@@ -121,7 +123,7 @@ class ConfirmChannel:
         self._flights[self._published] = flight
         self._by_id[flight.message_id] = flight
         self._writer.write(frames)
-        if self._timer is None or deadline < self._timer.when():
+        if deadline < self._watched:
             self._watch(deadline)
         return flight
 
@@ -197,11 +199,12 @@ class ConfirmChannel:
     def _watch(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._watched = deadline
         self._timer = self._loop.call_at(deadline, self._sweep)
 
     def _sweep(self) -> None:
         """Give up what is due: one timer for all, since one for each is dear."""
-        self._timer = None
+        self._timer, self._watched = None, math.inf
         now = self._loop.time()
         due = [number for number, flight in self._flights.items() if flight.deadline <= now]
         for number in due:

@@ -28,23 +28,26 @@ class RabbitDelivery:
         self._tag = tag
         self._settled = False
 
+    # The broker is told at the end of this turn of the loop: a cancelled caller leaves no tag unsettled.
+
     async def ack(self) -> None:
-        self._settle(self._acks.ack)
+        self._settle()
+        self._acks.ack(self._tag)
 
     async def requeue(self) -> None:
-        self._settle(self._acks.requeue)
+        self._settle()
+        self._acks.requeue(self._tag)
 
     async def fail(self) -> None:
-        self._settle(self._acks.reject)
+        self._settle()
+        self._acks.reject(self._tag)
 
-    def _settle(self, tell: Callable[[int], None]) -> None:
-        """Tell the broker at the end of this turn of the loop: a cancelled caller leaves no tag unsettled."""
+    def _settle(self) -> None:
         if self._settled:  # a second ack of one tag would close the channel under its neighbours
             raise ClosedError("this delivery is settled already")
         self._settled = True
         if self._acks.closed:
             raise DeliveryLost("the channel is gone, RabbitMQ will deliver again")
-        tell(self._tag)
 
 
 class RabbitSubscription:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from autosell_rmq.brokers.rabbitmq.frames import PROPERTIES_AT, Content, decode_properties, encode_table, text
 from autosell_rmq.message import Headers, Message
+from autosell_rmq.records import made
 
 _MOST_PROBLEMS = 5  # that are named
 
@@ -16,21 +16,22 @@ def received(content: Content, queue: str) -> Message:
     """A delivery as our message; one that cannot be read is `Message.malformed`, never an error."""
     problems: list[str] = []
     properties = decode_properties(content.header, problems)
-    count = properties.headers.get("x-delivery-count")
-    message = Message(
-        queue=queue,
-        body=content.body,
-        exchange=text(content.exchange, "the exchange", problems),
-        routing_key=text(content.routing_key, "the routing key", problems),
-        redelivered=content.redelivered,
+    fields: dict[str, Any] = {
+        "queue": queue,
+        "body": content.body,
+        "exchange": text(content.exchange, "the exchange", problems),
+        "routing_key": text(content.routing_key, "the routing key", problems),
+        "redelivered": content.redelivered,
+        "properties": properties,
+    }
+    if content.redelivered:
         # Only what comes back from a queue carries the broker's count; before that it is the sender's word.
-        delivery_count=count if content.redelivered and isinstance(count, int) else None,
-        properties=properties,
-    )
+        count = properties.headers.get("x-delivery-count")
+        fields["delivery_count"] = count if isinstance(count, int) else None
     if problems:
-        why = "; ".join(problems[:_MOST_PROBLEMS])
-        return replace(message, malformed=why, wire=content.header[PROPERTIES_AT:])
-    return message
+        fields["malformed"] = "; ".join(problems[:_MOST_PROBLEMS])
+        fields["wire"] = content.header[PROPERTIES_AT:]
+    return made(Message, fields)
 
 
 def arguments(headers: Headers) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import struct
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from autosell_rmq.brokers.rabbitmq.frames.fields import encode_table
 from autosell_rmq.exceptions import EncodeError
@@ -100,17 +98,21 @@ def encode_properties(properties: Properties, *, message_id: str | None, reply_t
         parts.append(_table(properties.headers))
     mode_flags, mode = _mode(properties.persistent, properties.priority)
     parts.append(mode)
-    of_this_one = (
-        properties.correlation_id,
-        reply_to,
-        properties.expiration,
-        message_id,
-        properties.timestamp,
-    )
-    for (flag, name, encode), value in zip(_OF_ONE_MESSAGE, of_this_one, strict=True):
-        if value is not None:
-            flags |= flag
-            parts.append(encode(name, value))
+    if (correlation_id := properties.correlation_id) is not None:
+        flags |= 0x0400
+        parts.append(_short("correlation_id", correlation_id))
+    if reply_to is not None:
+        flags |= 0x0200
+        parts.append(_short("reply_to", reply_to))
+    if (expiration := properties.expiration) is not None:
+        flags |= 0x0100
+        parts.append(_short("expiration", str(max(0, round(expiration * 1000)))))
+    if message_id is not None:
+        flags |= 0x0080
+        parts.append(_short("message_id", message_id))
+    if (timestamp := properties.timestamp) is not None:
+        flags |= 0x0040
+        parts.append(_U64.pack(max(0, int(timestamp.timestamp()))))
     last_flags, last = _sender(properties.type, properties.user_id, properties.app_id)
     parts.append(last)
     parts[0] = _FLAGS.pack(flags | mode_flags | last_flags)
@@ -156,14 +158,6 @@ def _table(headers: Headers) -> bytes:
     return table
 
 
-def _milliseconds(name: str, seconds: float) -> bytes:
-    return _short(name, str(max(0, round(seconds * 1000))))
-
-
-def _moment(_: str, moment: dt.datetime) -> bytes:
-    return _U64.pack(max(0, int(moment.timestamp())))
-
-
 def _short(name: str, value: str) -> bytes:
     try:
         raw = value.encode()
@@ -176,12 +170,3 @@ def _short(name: str, value: str) -> bytes:
 
 
 _LENGTHS: Final = [bytes((size,)) for size in range(_MOST + 1)]
-
-# In the order of the wire: the flag that says it is there, the name, how it is written.
-_OF_ONE_MESSAGE: Final[tuple[tuple[int, str, Callable[[str, Any], bytes]], ...]] = (
-    (0x0400, "correlation_id", _short),
-    (0x0200, "reply_to", _short),
-    (0x0100, "expiration", _milliseconds),
-    (0x0080, "message_id", _short),
-    (0x0040, "timestamp", _moment),
-)

@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 
 from pamqp import encode
 
@@ -53,10 +54,13 @@ def text(raw: bytes, what: str, problems: list[str]) -> str:
 
 def moment(value: int, what: str, problems: list[str]) -> dt.datetime | None:
     """A timestamp as an aware datetime; None where no calendar reaches."""
-    found = aware(value if value <= _MOST_SECONDS else value / 1000)
+    found = _aware(value if value <= _MOST_SECONDS else value / 1000)
     if found is None:
         problems.append(f"{what} {value} is beyond the calendar")
     return found
+
+
+_aware = lru_cache(64)(aware)  # many messages come within one second
 
 
 def _read(data: bytes, at: int, end: int, problems: list[str], depth: int) -> tuple[object, int]:

@@ -60,7 +60,7 @@ class FrameProtocol(asyncio.StreamReaderProtocol):
         self._left = b""
         self._longest = self.frame_max
         self._listeners: dict[int, ChannelListener] = {}
-        self._arriving: dict[int, tuple[Content, list[bytes]]] = {}
+        self._arriving: dict[int, Content] = {}
         self._told = self._clock()
         self._broken = False
 
@@ -139,11 +139,10 @@ class FrameProtocol(asyncio.StreamReaderProtocol):
         try:
             if kind == _METHOD:
                 return self._is_our_method(listener, channel, payload)
-            arriving = self._arriving.get(channel)
-            if arriving is None:
+            content = self._arriving.get(channel)
+            if content is None:
                 return False  # a message that was asked for, with basic.get
-            content, parts = arriving
-            if content.begin(payload) if kind == _HEADER else content.add(payload, parts):
+            if content.begin(payload) if kind == _HEADER else content.add(payload):
                 del self._arriving[channel]
                 _tell(listener.on_delivered if content.tag else listener.on_returned, content)
         except (IndexError, struct.error):
@@ -153,12 +152,12 @@ class FrameProtocol(asyncio.StreamReaderProtocol):
     def _is_our_method(self, listener: ChannelListener, channel: int, payload: bytes) -> bool:
         method = payload[:4]
         if method == _DELIVER:
-            self._arriving[channel] = Content.delivered(payload[4:]), []
+            self._arriving[channel] = Content.delivered(payload)
         elif method in (_ACK, _NACK):
             tag, bits = _CONFIRM.unpack_from(payload, 4)
             _tell(listener.on_confirmed, tag, multiple=bool(bits & 1), refused=method == _NACK)
         elif method == _RETURN:
-            self._arriving[channel] = Content.returned(payload[4:]), []
+            self._arriving[channel] = Content.returned(payload)
         else:
             if method == _CLOSE:
                 _tell(listener.on_closing)
