@@ -93,8 +93,20 @@ class Wire:
 
     def take(self, queue: str) -> Template:
         """Take one message out, as the template of many."""
+        found = self._get(queue)
+        assert found is not None, f"queue {queue}: the peer published nothing"
+        return found[0]
+
+    def drop_redelivered(self, queue: str) -> None:
+        """Drop what the last consumer left in front, and the message after it."""
+        while (found := self._get(queue)) is not None and found[1]:
+            pass
+
+    def _get(self, queue: str) -> tuple[Template, bool] | None:
+        """Take one message out, and whether it was delivered before."""
         answer = self._ask(commands.Basic.Get(queue=queue, no_ack=True))
-        assert isinstance(answer, commands.Basic.GetOk), f"queue {queue}: the peer published nothing"
+        if not isinstance(answer, commands.Basic.GetOk):
+            return None
         head = self._read()
         assert isinstance(head, ContentHeader)
         body = b""
@@ -102,7 +114,7 @@ class Wire:
             part = self._read()
             assert isinstance(part, ContentBody)
             body += part.value or b""
-        return Template(head, body)
+        return Template(head, body), bool(answer.redelivered)
 
     def fill(self, queue: str, template: Template, n: int) -> None:
         """Publish `n` copies, each with its own ids, and wait until all are confirmed."""

@@ -124,6 +124,7 @@ def _consume(full: bool) -> Work:
 def _publish(full: bool) -> Work:
     head = (Case(OURS), Case(AIO_PIKA), Case(FASTSTREAM), Case(LIMIT), Case(OURS, loop="uvloop"))
     further = (
+        Case(OURS, "send_many", options={"many": True}),
         Case(OURS, "quorum", kind="quorum"),
         Case(AIO_PIKA, loop="uvloop"),
         Case(FASTSTREAM, loop="uvloop"),

@@ -1,7 +1,7 @@
 """autosell-rmq: handlers on an app object, sends by its producer.
 
 Options: ``store`` (``none`` turns idempotency off, ``memory``, ``redis``), ``typed`` (a pydantic model as
-payload), ``queue_type``.
+payload), ``queue_type``, ``many`` (`send_many`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from itertools import repeat
 from typing import Any
 
 import pydantic
-from measured import Countdown, Run, main, payload, serve, windowed
+from measured import WARM_UP, Countdown, Run, main, payload, serve, windowed
 
 from autosell_rmq import HandlerKwargs, IdempotencyStore, MemoryStore, RabbitMQ, RabbitMQProducer, RedisStore
 
@@ -42,7 +43,24 @@ async def publish(run: Run) -> None:
     """Each publish awaited by one of the window's tasks."""
     async with RabbitMQProducer(run.url) as producer:
         data = payload(run.size)
-        await windowed(run, lambda: producer.send_fire_and_forget(run.queue, data))
+        if run.options.get("many"):
+            await _send_many(run, producer, data)
+        else:
+            await windowed(run, lambda: producer.send_fire_and_forget(run.queue, data))
+
+
+async def _send_many(run: Run, producer: RabbitMQProducer, data: object) -> None:
+    """The same window, kept by the producer."""
+
+    async def send(n: int) -> None:
+        failures = await producer.send_many(run.queue, repeat(data, n), window=run.window, only_failures=True)
+        assert not failures, failures
+
+    run.warmed = WARM_UP
+    await send(WARM_UP)
+    run.start()
+    await send(run.n)
+    run.stop()
 
 
 async def consume(run: Run) -> None:
