@@ -100,6 +100,15 @@ def test_a_text_that_is_no_utf8_is_shown_escaped_and_told() -> None:
     assert problems == ["correlation_id is no UTF-8"]
 
 
+def test_an_expiration_that_is_no_utf8_is_told() -> None:
+    raw = header(expiration="1?00", app_id="shop")
+
+    found, problems = decoded(raw.replace(b"1?00", b"1\xfc00"))
+
+    assert (found.expiration, found.app_id) == (None, "shop")
+    assert problems == ["expiration is no UTF-8"]
+
+
 @pytest.mark.parametrize("value", [2**63, 2**64 - 1, 1_700_000_000 * 10**9])
 def test_a_timestamp_beyond_the_calendar_is_told(value: int) -> None:
     raw = header(timestamp=dt.datetime(2026, 1, 1, tzinfo=dt.UTC), app_id="shop")

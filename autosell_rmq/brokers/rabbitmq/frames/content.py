@@ -147,8 +147,8 @@ def _read_other(name: str, data: bytes, at: int, found: dict[str, Any], problems
             stop = at + 1 + data[at]
             if stop > len(data):
                 raise ValueError(f"{name} is cut off")
-            milliseconds = data[at + 1 : stop]
-            found[name] = int(milliseconds) / 1000 if milliseconds.isdigit() else None
+            milliseconds = text(data[at + 1 : stop], name, problems)
+            found[name] = int(milliseconds) / 1000 if milliseconds.isdecimal() else None
             return stop
         case _:
             found[name] = moment(_U64.unpack_from(data, at)[0], "the timestamp", problems)
