@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-PATIENCE = 15.0  # seconds; only a failing test uses them up
+PATIENCE = 30.0  # seconds; only a failing test uses them up
 _INTERVAL = 0.01
 
 
