@@ -234,7 +234,7 @@ class Message:
 
     Attributes:
         queue: the queue it was consumed from.
-        exchange: where it was published last; after a retry the default exchange (see `first_exchange`).
+        exchange: where it was published last; after a retry one of the delay line's (see `first_exchange`).
         redelivered: the broker handed it out before and got no ack.
         delivery_count: failed deliveries that the broker counted (quorum queues), else None.
         malformed: what of its properties cannot be read; it is dead-lettered, with their bytes, `wire`.

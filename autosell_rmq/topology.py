@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from autosell_rmq.config import DELAY_LINE, HandlerOptions
+from autosell_rmq.config import DELAY_LINE, HOME, HOMELESS, HandlerOptions
 from autosell_rmq.message import NO_HEADERS, Headers
 
 # Past this many deliveries RabbitMQ itself dead-letters a message, raw: the net below our own count of 20.
 BROKER_DELIVERY_LIMIT = 50
+
+# RabbitMQ 4 gives every quorum queue a limit of 20, and a message without a home is looked at at each start.
+NO_DELIVERY_LIMIT = 2**31 - 1
 
 # 2**22 seconds are 48 days; a longer delay takes several hops.
 LONGEST_HOP = 2**22
@@ -32,6 +35,7 @@ class Exchange:
 
     name: str
     type: str = "topic"
+    arguments: Headers = field(default=NO_HEADERS, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,7 @@ class Topology:
 
 
 def of_handler(options: HandlerOptions) -> Topology:
-    """The work queue, its DLQ, its events, and the hops of the delay line that its retries take."""
+    """The work queue, its DLQ, its events, the hops that its retries take, and their way home."""
     if not options.declare:
         queues = (Queue(name=options.dlq, passive=True), Queue(name=options.queue, passive=True))
     else:
@@ -79,6 +83,8 @@ def of_handler(options: HandlerOptions) -> Topology:
             for b in options.bind
         ),
     )
+    if options.max_retries:
+        own += END_OF_LINE + way_home(options.queue)
     hop = 1
     while options.max_retries and hop <= max(options.max_retry_delay, 1.0):
         own += delay_hop(hop)
@@ -118,11 +124,11 @@ def is_delay_name(name: str) -> bool:
 def delay_hop(hop: int) -> Topology:
     """One hop of the delay line.
 
-    The TTL is on the queue, so messages expire in the order in which they came; they go home through
-    the default exchange under the routing key that they came with: the name of the handler's queue.
+    The TTL is on the queue, so messages expire in the order in which they came; they go home under the
+    routing key that they came with: the name of the handler's queue.
     """
     name = delay_name(hop)
-    return Topology(
+    return END_OF_LINE + Topology(
         exchanges=(Exchange(name=name, type="fanout"),),
         queues=(
             Queue(
@@ -130,7 +136,7 @@ def delay_hop(hop: int) -> Topology:
                 arguments={
                     "x-queue-type": "quorum",
                     "x-message-ttl": hop * 1000,
-                    "x-dead-letter-exchange": "",
+                    "x-dead-letter-exchange": HOME,
                     "x-dead-letter-strategy": "at-least-once",
                     "x-overflow": "reject-publish",
                 },
@@ -138,6 +144,35 @@ def delay_hop(hop: int) -> Topology:
         ),
         bindings=(QueueBinding(queue=name, exchange=name),),
     )
+
+
+def way_home(queue: str) -> Topology:
+    """What brings a queue's messages home from the delay line; the queue itself must be there."""
+    return Topology(bindings=(QueueBinding(queue=queue, exchange=HOME, routing_key=queue),))
+
+
+# Where all hops lead. The default exchange would do, were it not for messages whose queue is gone: RabbitMQ
+# keeps trying, and with 32 of them a hop stands still. From here they are routed like any other, to a queue
+# in which they wait for their home. That has one consumer at a time, so that two apps which look through it
+# do not hide messages from each other; RabbitMQ takes no notice of an exclusive consumer on a quorum queue.
+END_OF_LINE = Topology(
+    exchanges=(
+        Exchange(name=HOMELESS, type="fanout"),
+        Exchange(name=HOME, type="direct", arguments={"alternate-exchange": HOMELESS}),
+    ),
+    queues=(
+        Queue(
+            name=HOMELESS,
+            arguments={
+                "x-queue-type": "quorum",
+                "x-single-active-consumer": True,
+                "x-delivery-limit": NO_DELIVERY_LIMIT,
+                "x-overflow": "reject-publish",
+            },
+        ),
+    ),
+    bindings=(QueueBinding(queue=HOMELESS, exchange=HOMELESS),),
+)
 
 
 def next_hop(remaining: float) -> int:

@@ -2,12 +2,15 @@
 
 from autosell_rmq.config.handler import (
     DELAY_LINE,
+    HOME,
+    HOMELESS,
     Binding,
     HandlerKwargs,
     HandlerOptions,
     IdempotencyKey,
     QueueKwargs,
     default_dlq,
+    of_delay_line,
 )
 from autosell_rmq.config.settings import (
     SETTING_NAMES,
@@ -20,6 +23,8 @@ from autosell_rmq.config.url import BrokerURL, bracketed, joined
 
 __all__ = [
     "DELAY_LINE",
+    "HOME",
+    "HOMELESS",
     "SETTING_NAMES",
     "Binding",
     "BrokerURL",
@@ -34,4 +39,5 @@ __all__ = [
     "default_dlq",
     "from_environment",
     "joined",
+    "of_delay_line",
 ]

@@ -12,6 +12,8 @@ from autosell_rmq.exceptions import ConfigError
 from autosell_rmq.message import NO_HEADERS, Headers, Message
 
 DELAY_LINE = "autosell.delay."  # how the names of the delay line's queues begin
+HOME = "autosell.home"  # the exchange by which they bring messages home
+HOMELESS = "autosell.homeless"  # the queue of those whose home is gone, and the exchange in front of it
 
 type Effect = Literal["exactly_once", "lease"]
 type IdempotencyKey = Literal["correlation_id", "message_id"] | Callable[[Message], str | None] | None
@@ -28,6 +30,8 @@ class Binding:
 
     def __post_init__(self) -> None:
         declared_name("Binding(exchange)", self.exchange, most=127)
+        if of_delay_line(self.exchange):
+            raise ConfigError(f"Binding(exchange)={self.exchange!r}: it belongs to the delay line")
         if self.routing_key != "":
             entity_name("Binding(routing_key)", self.routing_key)
         one_of("Binding(exchange_type)", self.exchange_type, "topic", "direct", "fanout", "headers")
@@ -125,8 +129,9 @@ class HandlerOptions:
         declared_name("dlq", self.dlq)
         if self.queue == self.dlq:
             raise ConfigError(f"queue and dlq are both {self.queue!r}: a dead letter needs its own")
-        if self.queue.startswith(DELAY_LINE) or self.dlq.startswith(DELAY_LINE):
-            raise ConfigError(f"queue={self.queue!r}, dlq={self.dlq!r}: {DELAY_LINE}* is the delay line's")
+        for option, name in (("queue", self.queue), ("dlq", self.dlq)):
+            if of_delay_line(name):
+                raise ConfigError(f"{option}={name!r}: it belongs to the delay line")
 
     def _check_numbers(self) -> None:
         whole("max_retries", self.max_retries)
@@ -174,6 +179,11 @@ class HandlerOptions:
         if options["bind"]:
             options.setdefault("idempotency_key", "message_id")
         return cls(queue=queue, **options)
+
+
+def of_delay_line(name: str) -> bool:
+    """Whether a queue or an exchange of this name is one of the delay line's."""
+    return name.startswith(DELAY_LINE) or name in (HOME, HOMELESS)
 
 
 def default_dlq(queue: str) -> str:

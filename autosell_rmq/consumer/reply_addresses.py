@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from autosell_rmq.config import of_delay_line
 from autosell_rmq.message import DIRECT_REPLY_TO
-from autosell_rmq.topology import is_delay_name
 
 
 class ReplyAddresses:
@@ -22,7 +22,7 @@ class ReplyAddresses:
 
     def refusal(self, address: str) -> str | None:
         """Why no reply goes to this address; None if one may."""
-        if address in self._own or is_delay_name(address):
+        if address in self._own or of_delay_line(address):
             return "it is a queue of this app"
         if self._allowed is None or address.startswith(f"{DIRECT_REPLY_TO}."):
             return None

@@ -13,7 +13,13 @@ from autosell_rmq.consumer import publications
 from autosell_rmq.consumer.direct_replies import DirectReplies, is_direct
 from autosell_rmq.consumer.flow import Flow
 from autosell_rmq.consumer.reply_addresses import ReplyAddresses
-from autosell_rmq.exceptions import BrokerError, ConfigError, EncodeError, PublishUnroutable
+from autosell_rmq.exceptions import (
+    BrokerError,
+    ConfigError,
+    EncodeError,
+    PublishUnroutable,
+    QueueNotFound,
+)
 from autosell_rmq.message import NO_HEADERS, Message, Publication, printable
 from autosell_rmq.pipeline import (
     DeadLetter,
@@ -26,7 +32,7 @@ from autosell_rmq.pipeline import (
     Statistics,
     tell,
 )
-from autosell_rmq.topology import delay_hop, next_hop
+from autosell_rmq.topology import delay_hop, next_hop, way_home
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +63,11 @@ class Settlement:
         self._reply_addresses = ReplyAddresses(own_queues, settings.reply_to_allowed)
         self._direct_replies = DirectReplies(self._publish)
         self._observers = observers
-        self._hops: set[int] = set()
+        self._declared: set[tuple[int, str]] = set()  # hops, with the queues that messages come home to
+
+    def forget_declared(self) -> None:
+        """A queue was attached again: it may be a new one, without its way home."""
+        self._declared.clear()
 
     async def settle(
         self, delivery: Delivery, message: Message, outcome: Outcome, dlq: str, on_buried: OnBuried
@@ -186,16 +196,15 @@ class Settlement:
         publish = self._direct_replies.publish if direct else self._publish
         while True:
             try:
-                if hop is not None and hop not in self._hops:
-                    await self._broker.declare(delay_hop(hop))
-                    self._hops.add(hop)
+                if hop is not None:
+                    await self._declare(hop, publication.routing_key)
                 await publish(publication)
             except (BrokerError, ConfigError) as error:
                 if is_reply and isinstance(error, PublishUnroutable):
                     self._flow.release(holder)
                     raise
                 if hop is not None:
-                    self._hops.discard(hop)  # it may have been deleted: declared again before the next try
+                    self._declared.discard((hop, publication.routing_key))  # it may have been deleted
                 self._flow.hold(holder, f"{what()} failed: {error}")
                 logger.error("%s failed, the next try is in %.1f s: %s", what(), wait, error)  # noqa: TRY400
                 await asyncio.sleep(wait)
@@ -203,6 +212,22 @@ class Settlement:
             else:
                 self._flow.release(holder)
                 return
+
+    async def _declare(self, hop: int, home: str) -> None:
+        """Make sure that a hop exists, and the way from there to the queue.
+
+        A handler without retries has neither from the start; its busy duplicates, and what is not due yet,
+        take them all the same.
+        """
+        if (hop, home) in self._declared:
+            return
+        await self._broker.declare(delay_hop(hop))
+        try:
+            await self._broker.declare(way_home(home))
+        except QueueNotFound as error:  # the copy waits for it without a home
+            logger.debug("queue %s is gone: %s", home, error)
+        else:
+            self._declared.add((hop, home))
 
     async def _publish(self, publication: Publication) -> None:
         await self._broker.publish(publication, timeout=self._settings.publish_timeout)

@@ -7,6 +7,7 @@ import math
 from functools import lru_cache
 
 from autosell_rmq.codec import encode
+from autosell_rmq.config import of_delay_line
 from autosell_rmq.config.check import entity_name, patience
 from autosell_rmq.exceptions import ConfigError
 from autosell_rmq.ids import new_id
@@ -63,6 +64,8 @@ def to_exchange(
 ) -> Publication:
     """An event for whoever has bound a queue to the exchange."""
     entity_name("exchange_name", exchange)
+    if of_delay_line(exchange):
+        raise ConfigError(f"exchange_name={exchange!r}: it belongs to the delay line")
     if "delay" in options or "deliver_at" in options:
         raise ConfigError("delay= and deliver_at= lead to a queue; an event goes to its exchange at once")
     headers = _headers(options)

@@ -8,7 +8,7 @@ from autosell_rmq.broker import Broker
 from autosell_rmq.config import DELAY_LINE
 from autosell_rmq.exceptions import BrokerUnavailable, PublishUnroutable, QueueNotFound
 from autosell_rmq.message import Publication
-from autosell_rmq.topology import Exchange, Queue, Topology, delay_hop, is_delay_name
+from autosell_rmq.topology import Exchange, Queue, Topology, delay_hop, is_delay_name, way_home
 
 
 class Routes:
@@ -48,12 +48,17 @@ class Routes:
         is_delayed = is_delay_name(exchange)
         if not is_delayed and self.knows(exchange):
             return
+        wanted = Topology() if self.knows(exchange) else _topology(exchange, exchange_type)
+        if is_delayed:
+            wanted += _home(publication.routing_key)
         try:
             async with asyncio.timeout(timeout):
-                if is_delayed:
-                    await self._find(publication.routing_key)
-                if not self.knows(exchange):
-                    await self._broker.declare(_topology(exchange, exchange_type))
+                await self._broker.declare(wanted)
+        except QueueNotFound as error:
+            self.forget(exchange)  # it may be the way home that was deleted, and not the home
+            raise PublishUnroutable(
+                f"no queue takes a delayed message to {publication.routing_key!r}: {error}"
+            ) from None
         except TimeoutError:
             raise BrokerUnavailable(f"exchange {exchange!r} was not declared within {timeout:g} s") from None
         self._declared.add(exchange)
@@ -66,11 +71,14 @@ class Routes:
         """Declare it before its next use: it may have been deleted."""
         self._declared.discard(exchange)
 
-    async def _find(self, queue: str) -> None:
-        try:
-            await self._broker.declare(Topology(queues=(Queue(name=queue, passive=True),)))
-        except QueueNotFound as error:
-            raise PublishUnroutable(f"no queue takes a delayed message to {queue!r}: {error}") from None
+
+def _home(queue: str) -> Topology:
+    """The queue, found, with its way home.
+
+    Each time anew: where another library consumes it, it may have been deleted and declared since the last
+    message, and its binding with it.
+    """
+    return Topology(queues=(Queue(name=queue, passive=True),)) + way_home(queue)
 
 
 def _topology(exchange: str, exchange_type: str) -> Topology:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from autosell_rmq.broker import Broker
+from autosell_rmq.config import HOME
 from autosell_rmq.exceptions import QueueNotFound, TopologyMismatch
 from autosell_rmq.message import NO_HEADERS, Headers, Message, Properties, Publication
-from autosell_rmq.topology import Exchange, Queue, QueueBinding, Topology, delay_hop, delay_name
+from autosell_rmq.topology import Exchange, Queue, QueueBinding, Topology, delay_hop, delay_name, way_home
 from tests.support.broker_labs import BrokerLab
 from tests.support.inbox import Inbox
 from tests.support.names import unique
@@ -400,8 +401,8 @@ async def test_a_message_that_failed_too_often_is_a_dead_letter(lab: BrokerLab, 
 
 
 async def test_the_delay_line_brings_a_message_home(lab: BrokerLab, broker: Broker) -> None:
-    await broker.declare(delay_hop(1))
     home = await lab.queue(broker, {"x-queue-type": "quorum"})
+    await broker.declare(delay_hop(1) + way_home(home))
     inbox = await Inbox.of(broker, home)
     started = broker.now()
 
@@ -416,12 +417,12 @@ async def test_the_delay_line_brings_a_message_home(lab: BrokerLab, broker: Brok
     message = (await inbox.next()).message
     assert broker.now() - started >= 0.99
     assert (message.body, message.message_id) == (b"later", "m")
-    assert (message.queue, message.exchange, message.routing_key) == (home, "", home)
+    assert (message.queue, message.exchange, message.routing_key) == (home, HOME, home)
 
 
 async def test_the_delay_line_keeps_the_order(lab: BrokerLab, broker: Broker) -> None:
-    await broker.declare(delay_hop(1))
     home = await lab.queue(broker, {"x-queue-type": "quorum"})
+    await broker.declare(delay_hop(1) + way_home(home))
     sent = [b"%d" % number for number in range(20)]
 
     await send(broker, *(Publication(body=body, exchange=delay_name(1), routing_key=home) for body in sent))

@@ -19,7 +19,17 @@ async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
         yield serve
 
 
-@pytest.mark.parametrize("address", ["{queue}", "{queue}_dlq", "autosell.delay.1s", "autosell.delay.999s"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "{queue}",
+        "{queue}_dlq",
+        "autosell.delay.1s",
+        "autosell.delay.999s",
+        "autosell.home",
+        "autosell.homeless",
+    ],
+)
 async def test_a_reply_to_a_queue_of_the_app_is_not_sent_but_the_message_is_handled(
     serve: Serve, address: str
 ) -> None:

@@ -52,6 +52,8 @@ async def test_an_event_cannot_be_delayed_nor_its_exchange_be_of_no_type() -> No
         async with RabbitMQProducer(server.url) as producer:
             with pytest.raises(ConfigError, match="an event goes to its exchange at once"):
                 await producer.publish_to_exchange("events", "order.created", {}, delay=1)
+            with pytest.raises(ConfigError, match="it belongs to the delay line"):
+                await producer.publish_to_exchange("autosell.home", "orders", {})
             with pytest.raises(ConfigError, match="exchange_type='x'"):
                 await producer.publish_to_exchange("events", "order.created", {}, "x")
 

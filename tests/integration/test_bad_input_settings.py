@@ -249,6 +249,10 @@ WRONG_TOO: dict[str, Callable[[], object]] = {
     ),
     "a queue name that the client library refuses": lambda: Router().handler("заказы"),
     "a queue of the delay line": lambda: Router().handler("autosell.delay.1s"),
+    "its exchange": lambda: Router().handler("autosell.home"),
+    "a DLQ of the delay line": lambda: Router().handler("orders", dlq="autosell.homeless"),
+    "an exchange of the delay line": lambda: Binding("autosell.delay.1s"),
+    "the exchange of the homeless": lambda: Binding("autosell.homeless"),
     "an exchange name over 127 characters": lambda: Binding("x" * 128),
     "a routing key that is no Unicode": lambda: Binding("events", "\ud800"),
 }

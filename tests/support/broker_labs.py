@@ -40,6 +40,10 @@ class BrokerLab(Protocol):
         """A new exchange, deleted with the lab."""
         ...
 
+    def new_exchange(self) -> str:
+        """A name for one; it is deleted with the lab."""
+        ...
+
     async def depth(self, queue: str) -> int:
         """How many messages are ready."""
         ...
@@ -80,9 +84,14 @@ class _Lab(BrokerLab):
 
     @override
     async def exchange(self, broker: Broker, type_: str) -> str:
+        name = self.new_exchange()
+        await broker.declare(Topology(exchanges=(Exchange(name=name, type=type_),)))
+        return name
+
+    @override
+    def new_exchange(self) -> str:
         name = unique("exchange")
         self._exchanges.append(name)
-        await broker.declare(Topology(exchanges=(Exchange(name=name, type=type_),)))
         return name
 
 

@@ -19,7 +19,7 @@ from autosell_rmq.exceptions import (
 )
 from autosell_rmq.message import NO_HEADERS, Headers, Properties, Publication
 from autosell_rmq.testing import VirtualClock, memory_server
-from autosell_rmq.topology import Exchange, Queue, QueueBinding, Topology, delay_hop, delay_name
+from autosell_rmq.topology import Exchange, Queue, QueueBinding, Topology, delay_hop, delay_name, way_home
 from tests.support.inbox import Inbox
 from tests.support.publications import send, send_bodies, to
 from tests.support.waiting import eventually
@@ -355,28 +355,31 @@ async def test_the_shorter_ttl_counts(
 async def test_a_dead_letter_without_a_queue_is_dropped_or_waits_as_its_strategy_says(
     server: MemoryServer, broker: MemoryBroker, clock: VirtualClock
 ) -> None:
-    declare(server, "careless", {"x-message-ttl": 1000, "x-dead-letter-exchange": ""})
-    server.declare(delay_hop(1))
-    declare(server, "home")
-    await send(broker, Publication(body=b"kept", exchange=delay_name(1), routing_key="home"))
-    server.delete_queue("home")
-    await send(broker, to("careless"))
+    careless: Headers = {
+        "x-message-ttl": 1000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "home",
+    }
+    at_least_once = {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once"}
+    declare(server, "careless", careless)
+    declare(server, "careful", {**careless, **at_least_once})
+    await send(broker, to("careless"), to("careful", b"kept"))
 
     await clock.advance(60)
     assert server.queue("careless").depth == 0
-    assert server.queue(delay_name(1)).depth == 1
+    assert server.queue("careful").depth == 1
 
     declare(server, "home")
     await clock.advance(180)
     assert [message.body for message in server.queue("home").messages] == [b"kept"]
-    assert server.queue(delay_name(1)).depth == 0
+    assert server.queue("careful").depth == 0
 
 
 async def test_a_full_dead_letter_queue_refuses_dead_letters_too(
     server: MemoryServer, broker: MemoryBroker, clock: VirtualClock
 ) -> None:
     declare(server, "home", {"x-max-length": 1, "x-overflow": "reject-publish"})
-    server.declare(delay_hop(1))
+    server.declare(delay_hop(1) + way_home("home"))
     for body in (b"1", b"2"):
         await send(broker, Publication(body=body, exchange=delay_name(1), routing_key="home"))
 

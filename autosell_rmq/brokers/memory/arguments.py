@@ -1,4 +1,4 @@
-"""Queue arguments: what RabbitMQ refuses, in its words."""
+"""Arguments of queues and exchanges: what RabbitMQ refuses, in its words."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _COMPARED = (
     "x-single-active-consumer",
     "x-queue-mode",
 )
+ALTERNATE = "alternate-exchange"  # of an exchange
 _INTEGERS = (("byte", 7), ("short", 15), ("signedint", 31), ("long", 63))  # AMQP's name, bits
 
 
@@ -49,16 +50,27 @@ def refuse_inequivalent(name: str, vhost: str, current: Headers, received: Heade
     """Raise `TopologyMismatch` where a queue would be declared again with other arguments."""
     for argument in _COMPARED:
         is_there, comes = current.get(argument), received.get(argument)
-        if is_there == comes or {is_there, comes} == {None, "classic"}:  # classic is the default
-            continue
-        if is_there is None or comes is None:
-            difference = f"received {_described(comes)} but current is {_described(is_there)}"
-        else:
-            difference = f"received '{_written(comes)}' but current is '{_written(is_there)}'"
-        raise TopologyMismatch(
-            f"PRECONDITION_FAILED - inequivalent arg '{argument}' for queue '{name}' in vhost '{vhost}':"
-            f" {difference}"
-        )
+        if {is_there, comes} != {None, "classic"}:  # classic is the default
+            _refuse_other(argument, f"queue '{name}' in vhost '{vhost}'", is_there, comes)
+
+
+def refuse_other_alternate(name: str, vhost: str, current: Headers, received: Headers) -> None:
+    """Raise `TopologyMismatch` where an exchange would be declared again with another alternate exchange.
+
+    RabbitMQ does not look at other arguments of an exchange.
+    """
+    where = f"exchange '{name}' in vhost '{vhost}'"
+    _refuse_other(ALTERNATE, where, current.get(ALTERNATE), received.get(ALTERNATE))
+
+
+def _refuse_other(argument: str, where: str, is_there: object, comes: object) -> None:
+    if is_there == comes:
+        return
+    if is_there is None or comes is None:
+        difference = f"received {_described(comes)} but current is {_described(is_there)}"
+    else:
+        difference = f"received '{_written(comes)}' but current is '{_written(is_there)}'"
+    raise TopologyMismatch(f"PRECONDITION_FAILED - inequivalent arg '{argument}' for {where}: {difference}")
 
 
 def _invalid(argument: str, value: object) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from autosell_rmq.brokers.memory.arguments import refuse_inequivalent, refuse_invalid
+from autosell_rmq.brokers.memory.arguments import (
+    ALTERNATE,
+    refuse_inequivalent,
+    refuse_invalid,
+    refuse_other_alternate,
+)
 from autosell_rmq.brokers.memory.exchange import TYPES, Binding, MemoryExchange
 from autosell_rmq.brokers.memory.queue import MemoryQueue, Server
 from autosell_rmq.brokers.memory.wire import table
@@ -51,18 +56,26 @@ class Entities:
         exchange = self.exchanges.get(publication.exchange)
         if exchange is None:
             return None
-        names = exchange.route(publication.routing_key, publication.properties.headers)
+        names: list[str] = []
+        tried: set[str] = set()
+        while exchange is not None and not names and exchange.name not in tried:
+            tried.add(exchange.name)
+            names = exchange.route(publication.routing_key, publication.properties.headers)
+            exchange = self.exchanges.get(str(exchange.arguments.get(ALTERNATE, "")))
         return [self.queues[name] for name in names]
 
     def _declare_exchange(self, exchange: Exchange) -> None:
         if exchange.type not in TYPES:
             raise TopologyMismatch(f"COMMAND_INVALID - unknown exchange type '{exchange.type}'")
-        current = self.exchanges.setdefault(exchange.name, MemoryExchange(exchange.name, exchange.type))
+        arguments = table(exchange.arguments)
+        new = MemoryExchange(exchange.name, exchange.type, arguments)
+        current = self.exchanges.setdefault(exchange.name, new)
         if current.type != exchange.type:
             raise TopologyMismatch(
                 f"PRECONDITION_FAILED - inequivalent arg 'type' for exchange '{exchange.name}' in vhost"
                 f" '{self._server.vhost}': received '{exchange.type}' but current is '{current.type}'"
             )
+        refuse_other_alternate(exchange.name, self._server.vhost, current.arguments, arguments)
 
     def _declare_queue(self, queue: Queue) -> None:
         if queue.passive:

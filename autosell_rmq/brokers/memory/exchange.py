@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autosell_rmq.message import Headers
+from autosell_rmq.message import NO_HEADERS, Headers
 
 type _Matches = Callable[["Binding", str, Headers], bool]
 
@@ -22,9 +22,10 @@ class Binding:
 class MemoryExchange:
     """A named exchange and its bindings."""
 
-    def __init__(self, name: str, type_: str) -> None:
+    def __init__(self, name: str, type_: str, arguments: Headers = NO_HEADERS) -> None:
         self.name = name
         self.type = type_
+        self.arguments = arguments
         self.bindings: list[Binding] = []
 
     def bind(self, binding: Binding) -> None:

@@ -41,7 +41,8 @@ async def _channel(connection: AbstractConnection, timeout: float) -> AsyncGener
     try:
         yield channel
     finally:
-        await errors.closed(channel.close())  # a refusal has closed it already
+        # A refusal has closed it already. The client library swallows a cancellation of the close.
+        await errors.channel_closed(channel)
 
 
 @asynccontextmanager
@@ -58,7 +59,11 @@ async def _translated(name: str) -> AsyncGenerator[None]:
 async def _exchange(channel: AbstractChannel, exchange: Exchange, timeout: float) -> None:
     async with _translated(exchange.name):
         await channel.exchange_declare(
-            exchange.name, exchange_type=exchange.type, durable=True, timeout=timeout
+            exchange.name,
+            exchange_type=exchange.type,
+            durable=True,
+            arguments=arguments(exchange.arguments) or None,
+            timeout=timeout,
         )
 
 
