@@ -29,6 +29,7 @@ class Attachment:
 
     Args:
         on_delivery: gets each delivery; must not block or raise.
+        on_attached: called after each attachment.
         on_given_up: called once, when the settings' ``reconnect_timeout`` is over.
     """
 
@@ -38,12 +39,14 @@ class Attachment:
         options: HandlerOptions,
         settings: Settings,
         on_delivery: Callable[[Delivery], None],
+        on_attached: Callable[[], None],
         on_given_up: Callable[[Exception], None],
     ) -> None:
         self._broker = broker
         self._options = options
         self._settings = settings
         self._on_delivery = on_delivery
+        self._on_attached = on_attached
         self._on_given_up = on_given_up
         self._prefetch = options.prefetch
         self._attaching = asyncio.Lock()
@@ -132,6 +135,7 @@ class Attachment:
             await subscription.close()
             raise early[0]
         self._subscription, self._again, self._error, attached = subscription, None, None, True
+        self._on_attached()
 
     def _lost(self, error: BrokerError) -> None:
         if self._ended or self._again is not None:

@@ -45,10 +45,11 @@ class Consumer:
         pipeline: Pipeline,
         settlement: Settlement,
         flow: Flow,
+        on_attached: Callable[[], None],
         on_given_up: Callable[[Exception], None],
     ) -> None:
         self.options = options
-        self.attachment = Attachment(broker, options, settings, self._on_delivery, on_given_up)
+        self.attachment = Attachment(broker, options, settings, self._on_delivery, on_attached, on_given_up)
         self.delivered = 0
         self._quarantine = Quarantine(options, self._change_prefetch)
         self._pipeline = pipeline

@@ -10,6 +10,7 @@ from autosell_rmq.broker import Broker
 from autosell_rmq.config import HandlerOptions, Settings
 from autosell_rmq.consumer.consumer import Consumer
 from autosell_rmq.consumer.flow import Flow
+from autosell_rmq.consumer.homecoming import Homecoming
 from autosell_rmq.consumer.loop_watch import LoopWatch
 from autosell_rmq.consumer.settlement import Settlement
 from autosell_rmq.consumer.watchdog import watch
@@ -75,6 +76,7 @@ class ConsumerGroup:
         self._reported = ""
         self._report: asyncio.TimerHandle | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._homecoming = Homecoming(broker, settings)
         self._loop_watch = LoopWatch()
         self.statistics = statistics
         self.flow = Flow()
@@ -136,15 +138,28 @@ class ConsumerGroup:
             own_queues=self._own_queues(),
             observers=self._observers,
         )
+
+        def on_attached() -> None:
+            settlement.forget_declared()
+            self._homecoming.look()
+
         self._loop_watch.start()
         try:
             for pipeline, options in pipelines:
                 consumer = Consumer(
-                    self._broker, options, self._settings, pipeline, settlement, self.flow, self._on_given_up
+                    self._broker,
+                    options,
+                    self._settings,
+                    pipeline,
+                    settlement,
+                    self.flow,
+                    on_attached,
+                    self._on_given_up,
                 )
                 await consumer.start()
                 self._consumers.append(consumer)
             self._watching = asyncio.create_task(watch(self._consumers, self._broker), name="watchdog")
+            self._homecoming.start()
             self._report_statistics()
         except BaseException:
             await self.drain(self._settings.drain_timeout)
@@ -158,7 +173,7 @@ class ConsumerGroup:
         if self._watching is not None:
             self._watching.cancel()
         # One after the other would let the later consumers start handlers meanwhile.
-        await asyncio.gather(*(consumer.cancel() for consumer in self._consumers))
+        await asyncio.gather(self._homecoming.stop(), *(consumer.cancel() for consumer in self._consumers))
         self._threads.stop()
         await asyncio.gather(*(consumer.drain(deadline) for consumer in self._consumers))
         self._loop_watch.stop()

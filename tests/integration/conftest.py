@@ -6,6 +6,7 @@ import pytest
 
 from tests.integration.app_fixtures import Stage
 from tests.integration.stage_fixtures import MemoryStage, RabbitStage, memory_stage, rabbit_stage
+from tests.support.homeless import forget_homeless
 
 
 @pytest.fixture
@@ -35,3 +36,10 @@ async def memory(clean_environment: None) -> AsyncIterator[MemoryStage]:
 async def rabbit(clean_environment: None) -> AsyncIterator[RabbitStage]:
     async with rabbit_stage() as stage:
         yield stage
+
+
+@pytest.fixture
+async def shared(stage: Stage) -> AsyncIterator[Stage]:
+    """A stage on which nothing of this test stays in the queue that all tests share."""
+    yield stage
+    await forget_homeless(stage.outside, *stage.queues)
