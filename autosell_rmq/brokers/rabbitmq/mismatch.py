@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from autosell_rmq.config import of_delay_line
+
 # "inequivalent arg 'x-max-length' for queue 'orders' in vhost '/': received '10' but current is '11'"; what
 # is not there at all is "none", and next to it a value is "the value '10' of type 'byte'".
 _DIFFERENCE = re.compile(
@@ -27,6 +29,8 @@ def mismatch(name: str, text: str) -> str:
     """One line for what the broker said in `text` to the declaration of `name`."""
     if "invalid property" in text or "invalid arg" in text:
         return f"RabbitMQ cannot declare {name!r} with these arguments: {text}"
+    if of_delay_line(name):
+        return f"{name!r} was made by an earlier version: {text}. Delete it once it has run empty"
     return f"{name!r} exists with other arguments: {text}. Either {_remedy(text)}"
 
 
