@@ -83,30 +83,30 @@ async def test_no_arguments_are_those_of_a_classic_queue(lab: BrokerLab, broker:
         (
             {"x-queue-type": "quorum"},
             {},
-            "'x-queue-type' for queue '{}' in vhost '/': received none"
+            "'x-queue-type' for queue '{}' in vhost '{}': received none"
             " but current is the value 'quorum' of type 'longstr'",
         ),
         (
             {"x-message-ttl": 1000},
             {"x-message-ttl": 100_000},
-            "'x-message-ttl' for queue '{}' in vhost '/': received '100000' but current is '1000'",
+            "'x-message-ttl' for queue '{}' in vhost '{}': received '100000' but current is '1000'",
         ),
         (
             {},
             {"x-message-ttl": 1000},
-            "'x-message-ttl' for queue '{}' in vhost '/': received the value '1000' of type 'short'"
+            "'x-message-ttl' for queue '{}' in vhost '{}': received the value '1000' of type 'short'"
             " but current is none",
         ),
         (
             {"x-single-active-consumer": True},
             {},
-            "'x-single-active-consumer' for queue '{}' in vhost '/': received none"
+            "'x-single-active-consumer' for queue '{}' in vhost '{}': received none"
             " but current is the value 'true' of type 'bool'",
         ),
         (
             {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "a"},
             {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "b"},
-            "'x-dead-letter-routing-key' for queue '{}' in vhost '/': received 'b' but current is 'a'",
+            "'x-dead-letter-routing-key' for queue '{}' in vhost '{}': received 'b' but current is 'a'",
         ),
     ],
     ids=["type", "ttl", "new", "flag", "key"],
@@ -119,17 +119,17 @@ async def test_other_arguments_are_a_mismatch_that_names_them(
     with pytest.raises(TopologyMismatch) as caught:
         await broker.declare(Topology(queues=(Queue(name=queue, arguments=received),)))
 
-    assert f"inequivalent arg {said.format(queue)}" in str(caught.value)
+    assert f"inequivalent arg {said.format(queue, broker.vhost)}" in str(caught.value)
     await send(broker, to(queue))
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"x-message-ttl": -1}, "invalid arg 'x-message-ttl' for queue '{}' in vhost '/'"),
-        ({"x-message-ttl": "soon"}, "invalid arg 'x-message-ttl' for queue '{}' in vhost '/'"),
-        ({"x-overflow": "burst"}, "invalid arg 'x-overflow' for queue '{}' in vhost '/'"),
-        ({"x-queue-type": "heap"}, "invalid arg 'x-queue-type' for queue '{}' in vhost '/'"),
+        ({"x-message-ttl": -1}, "invalid arg 'x-message-ttl' for queue '{}' in vhost '{}'"),
+        ({"x-message-ttl": "soon"}, "invalid arg 'x-message-ttl' for queue '{}' in vhost '{}'"),
+        ({"x-overflow": "burst"}, "invalid arg 'x-overflow' for queue '{}' in vhost '{}'"),
+        ({"x-queue-type": "heap"}, "invalid arg 'x-queue-type' for queue '{}' in vhost '{}'"),
         ({"x-dead-letter-routing-key": "a"}, "routing_key_but_no_dlx_defined"),
     ],
     ids=["negative", "text", "overflow", "type", "key"],
@@ -142,7 +142,7 @@ async def test_arguments_that_no_queue_can_have_are_refused(
     with pytest.raises(TopologyMismatch) as caught:
         await broker.declare(Topology(queues=(Queue(name=queue, arguments=arguments),)))
 
-    assert said.format(queue) in str(caught.value)
+    assert said.format(queue, broker.vhost) in str(caught.value)
 
 
 async def test_an_exchange_of_another_type_is_a_mismatch(lab: BrokerLab, broker: Broker) -> None:
