@@ -78,8 +78,10 @@ class Handler:
 
     def call(self, message: Message, arguments: Mapping[str, object]) -> object:
         """Call the function; an async one gives its coroutine."""
-        named = dict(arguments)
         signature = self._signature
+        if signature.context is None and not signature.positional:
+            return self.function(**arguments)
+        named = dict(arguments)
         if signature.context is not None:
             named[signature.context] = message
         if signature.positional and signature.payload is not None:
