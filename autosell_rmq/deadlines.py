@@ -21,14 +21,16 @@ class Deadlines:
         self._fires = math.inf
 
     def at(self, when: float) -> Deadline:
-        """A deadline of the current task, in loop time; to be entered at once."""
+        """A deadline of the current task, in loop time; it counts while it is entered."""
         task = asyncio.current_task()
         assert task is not None
-        deadline = Deadline(self, task, when)
+        return Deadline(self, task, when)
+
+    def begins(self, deadline: Deadline) -> None:
+        """It is entered; see `Deadline`."""
         self._runs[deadline] = None
-        if when < self._fires:
-            self.watch(when)
-        return deadline
+        if deadline.when < self._fires:
+            self.watch(deadline.when)
 
     def watch(self, when: float) -> None:
         """Look at the deadlines by then; the timer outlives the one that it was set for."""
@@ -78,11 +80,12 @@ class Deadline:
         self._cancelling = task.cancelling()  # by others, before
 
     def reschedule(self, when: float) -> None:
-        """Move it, until it has expired or its body has ended."""
+        """Move it, before it is entered or inside of its body."""
         self.when = when
         self._among.watch(when)
 
     def __enter__(self) -> Deadline:
+        self._among.begins(self)
         return self
 
     def __exit__(

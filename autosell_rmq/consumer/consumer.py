@@ -194,27 +194,26 @@ class Consumer:
     async def _admitted(self, delivery: Delivery, message: Message) -> bool:
         """Wait for a place, and at the flow's gate; False where there is none, and the delivery goes back."""
         try:
-            await self._place()
-        except NotStarted:
+            if await self._place():
+                return True
             back = unstarted(message, self.options) if not self._draining else None
             if back is None:
                 await self._give_back(delivery.requeue)
             else:
                 await self._settle(delivery, message, back)
                 self._last_settled = self._now()
-            return False
         except asyncio.CancelledError:
             await self._give_back(delivery.requeue)
             raise
-        return True
+        return False
 
-    async def _place(self) -> None:
+    async def _place(self) -> bool:
         if self._quarantine.is_changing:
             await self._quarantine.detached()
             if self.in_hand > 1:  # alone it may run: nothing else would be counted with it
-                raise NotStarted
+                return False
         if self._draining:
-            raise NotStarted
+            return False
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)
@@ -226,6 +225,7 @@ class Consumer:
                 await self._flow.wait()
         finally:
             self._waiting.discard(task)
+        return True
 
     async def _change_prefetch(self, prefetch: int, detached: Callable[[], None]) -> None:
         async def settled() -> None:

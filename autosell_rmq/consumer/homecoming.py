@@ -25,9 +25,11 @@ from autosell_rmq.exceptions import (
     AccessRefused,
     AutosellRmqError,
     BrokerError,
+    BrokerUnavailable,
     ClosedError,
     EncodeError,
     PublishNacked,
+    PublishUnknown,
     PublishUnroutable,
     QueueNotFound,
 )
@@ -42,6 +44,8 @@ _LOOK = "x-autosell-look"  # the header of a message without a home: the look th
 _LEFT_BEHIND = frozenset({_LOOK, "x-delivery-count", "x-acquired-count", "CC", "BCC"})
 _PREFETCH = 100
 _QUIET = 1.0  # seconds without a delivery: nothing is left, or it is another app's turn
+_TURN = 60.0  # seconds to wait for one's turn; then one comes again
+_MOST_IN_VAIN = 10  # looks, one after the other
 _GRACE = 1.0  # seconds for a stop to wait for the confirms that are on their way
 _NAMED = 5  # queues in a line of the log
 
@@ -80,10 +84,11 @@ class Homecoming:
                 logger.exception("a bug at the homecoming of messages; they stay in %s", HOMELESS)
 
     async def _until_through(self) -> None:
-        problem = ""
+        problem, vain = "", 0
         for wait in waits(self._settings.backoff, self._settings.max_backoff):
+            look = _Look(self._broker, self._settings.publish_timeout)
             try:
-                if await self._is_through():
+                if await self._is_through(look):
                     return
             except (AccessRefused, ClosedError) as error:  # another attempt would not help
                 logger.warning("messages may stay in %s: %s", HOMELESS, error)
@@ -92,16 +97,19 @@ class Homecoming:
                 if str(error) != problem:  # once for each reason, not for each attempt
                     problem = str(error)
                     logger.warning("%s is looked through again later: %s", HOMELESS, error)
+            vain = 0 if look.brought_home else vain + 1
+            if vain == _MOST_IN_VAIN:  # each moves every message, and may cost others their channel
+                logger.warning("messages may stay in %s: nothing came home in %d looks", HOMELESS, vain)
+                return
             await asyncio.sleep(wait)
 
-    async def _is_through(self) -> bool:
+    async def _is_through(self, look: _Look) -> bool:
         """Look through the queue; False where it is to be done again."""
         try:
             if not await self._broker.depth(HOMELESS):
                 return True
         except QueueNotFound:  # no delay line, nothing that came from it
             return True
-        look = _Look(self._broker, self._settings.publish_timeout)
         try:
             await look.through()
         finally:
@@ -114,7 +122,7 @@ class _Look:
     """One look through the queue of messages without a home.
 
     Attributes:
-        refused: whether a home was there and did not take its message: it is full.
+        refused: whether a home was there and did not take its message: it is full, or did not confirm it.
     """
 
     def __init__(self, broker: Broker, timeout: float) -> None:
@@ -127,6 +135,11 @@ class _Look:
         self._home: Counter[str] = Counter()
         self._away: Counter[str] = Counter()
         self._gone: set[str] = set()
+
+    @property
+    def brought_home(self) -> bool:
+        """Whether there was anything whose home took it."""
+        return bool(self._home)
 
     async def through(self) -> None:
         """Look once at each message that is there."""
@@ -166,10 +179,14 @@ class _Look:
 
     async def _next_batch(self) -> list[Delivery]:
         """What has been delivered; nothing where nothing more will be."""
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + _TURN
         while not (first := await self._first()):
             is_empty = not await self._broker.depth(HOMELESS) and self._inbox.empty()
             if is_empty or self._kept >= _PREFETCH:
                 return []
+            if clock() >= give_up:
+                raise BrokerUnavailable("nothing is delivered: another consumer has the queue")
         batch = [first]
         while not self._inbox.empty():
             batch.append(self._got(self._inbox.get_nowait()))
@@ -236,7 +253,7 @@ class _Look:
             await self._publish(_copy(message))
         except PublishUnroutable:
             self._gone.add(home)
-        except PublishNacked:
+        except (PublishNacked, PublishUnknown):
             self._gone.add(home)
             self.refused = True
         else:

@@ -55,7 +55,10 @@ class Routes:
             async with asyncio.timeout(timeout):
                 await self._broker.declare(wanted)
         except QueueNotFound as error:
-            self.forget(exchange)  # it may be the way home that was deleted, and not the home
+            if self.knows(exchange):  # it may be the way home that was deleted, and not the home
+                self.forget(exchange)
+                await self.prepare(publication, exchange_type, timeout)
+                return
             raise PublishUnroutable(
                 f"no queue takes a delayed message to {publication.routing_key!r}: {error}"
             ) from None

@@ -6,9 +6,10 @@ import logging
 import pytest
 
 from autosell_rmq import Message, PublishNacked, PublishUnknown
+from autosell_rmq.brokers.memory import MemoryBroker
 from autosell_rmq.config import HOMELESS
 from autosell_rmq.exceptions import AccessRefused, BrokerError, BrokerUnavailable, EncodeError
-from autosell_rmq.message import DIRECT_REPLY_TO
+from autosell_rmq.message import DIRECT_REPLY_TO, Publication
 from autosell_rmq.testing import Faults
 from autosell_rmq.topology import Queue, Topology, delay_name
 from tests.integration.app_fixtures import Stage
@@ -105,6 +106,37 @@ async def test_a_full_home_gets_them_as_it_has_room(memory: MemoryStage) -> None
     app.handler(queue, prefetch=1, arguments=room_for_one)(home)
     await app.start_consuming()
     await eventually(lambda: sorted(home.payloads) == [0, 1, 2, 3, 4])
+
+
+async def test_a_home_that_takes_nothing_is_given_up(
+    memory: MemoryStage, caplog: pytest.LogCaptureFixture
+) -> None:
+    full, queue = memory.queue("full"), memory.queue()
+    await memory.outside.declare(Topology(queues=(Queue(name=full, arguments=NO_ROOM),)))
+    await homeless(memory, 3, full)
+    await at_home(memory.app(backoff=0.01, max_backoff=0.02), queue)
+
+    await eventually(lambda: "nothing came home in 10 looks" in caplog.text)
+    await memory.has(HOMELESS, 3)
+
+
+async def test_a_home_that_does_not_confirm_hides_nobody_elses(
+    memory: MemoryStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, queue = memory.queue("stuck"), memory.queue()
+    await homeless(memory, MANY, stuck)
+    await homeless(memory, 1, queue)
+    publish = MemoryBroker.publish
+
+    async def unconfirmed(broker: MemoryBroker, publication: Publication, *, timeout: float) -> None:
+        if not publication.exchange and publication.routing_key == stuck:
+            raise PublishUnknown("no confirm")
+        await publish(broker, publication, timeout=timeout)
+
+    monkeypatch.setattr(MemoryBroker, "publish", unconfirmed)
+    home = await at_home(memory.app(backoff=0.01, max_backoff=0.02), queue)
+
+    await eventually(lambda: home.payloads == [0])
 
 
 async def test_a_full_home_hides_nobody_elses(memory: MemoryStage) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from autosell_rmq import Binding, ClosedError, Message, Next
+from autosell_rmq.config import HOME
 from tests.integration.app_fixtures import Stage
 
 
@@ -76,7 +77,7 @@ async def test_an_events_exchange_and_routing_key_are_known_after_retries(stage:
     await stage.until(lambda: len(handler.messages) == 2)
     first, second = handler.messages
     assert (first.exchange, first.routing_key) == (exchange, "order.created")
-    assert (second.exchange, second.routing_key) == ("", queue)
+    assert (second.exchange, second.routing_key) == (HOME, queue)
     assert (second.first_exchange, second.first_routing_key) == (exchange, "order.created")
 
 

@@ -141,6 +141,17 @@ async def test_each_has_its_own_time_the_latest_first() -> None:
     long.cancel()
 
 
+async def test_one_that_is_not_entered_cancels_nobody() -> None:
+    deadlines = Deadlines()
+    deadlines.at(asyncio.get_running_loop().time())
+    with pytest.raises(TimeoutError):
+        await timed(deadlines, 0.02, never)
+
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
 @pytest.mark.parametrize(("first", "then"), [(60.0, 0.02), (0.02, 0.2)])
 async def test_it_can_be_moved_both_ways(first: float, then: float) -> None:
     loop = asyncio.get_running_loop()
