@@ -81,6 +81,8 @@ class LoopWatch:
         """Warn once each time that it is late."""
         warned_of = 0.0
         while not self._stopped.wait(_EVERY):
+            if loop.is_closed():  # nobody has stopped the app
+                return
             due = self._due
             late = loop.time() - due
             if late >= _WARN_AFTER and due != warned_of:
