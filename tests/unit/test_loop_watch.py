@@ -1,5 +1,6 @@
 """The watch over the event loop: it tells who holds it up, while it is held up."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -85,3 +86,16 @@ async def test_after_its_stop_it_watches_no_more(said: Said) -> None:
 
     await eventually(lambda: threading.active_count() <= before)
     assert watch.lag == 0.0
+
+
+def test_it_ends_with_its_loop_where_nobody_stops_it() -> None:
+    async def start() -> None:
+        LoopWatch().start()
+
+    before = set(threading.enumerate())
+    asyncio.run(start())
+    left = set(threading.enumerate()) - before
+    assert len(left) <= 1
+    for thread in left:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
